@@ -47,7 +47,9 @@ typedef void redis_message(void *context, const char *payload, size_t length);
 
 /* target must outlive it. */
 struct redis_connection *redis_connection_create(const struct redis_target *target);
-void redis_connection_destroy(struct redis_connection *connection); /* pending commands get NULL first */
+/* One that neither wants the function library nor minds a replica or a server that is still loading: for questions about the server. */
+struct redis_connection *redis_connection_create_plain(const struct redis_target *target);
+void redis_connection_destroy(struct redis_connection *connection); /* pending commands get NULL first; not in a callback */
 
 /* Begins to connect if not connected and a try is due. */
 void redis_connection_start(struct redis_connection *connection);
@@ -61,7 +63,7 @@ uint64_t redis_connection_reconnects(const struct redis_connection *connection);
  * it is up. */
 void redis_command(struct redis_connection *connection, size_t count, const char *const *arguments, const size_t *lengths,
                    redis_reply_done *done, void *context);
-/* Subscribes (again after each reconnection, for as long as it lives); `subscribed` runs after each time it took effect. */
+/* One channel a connection; from then on the only command it takes is PING. Subscribes (again after each reconnection, for as long as it lives); `subscribed` runs after each time it took effect. */
 void redis_subscribe(struct redis_connection *connection, const char *channel, redis_message *message,
                      void (*subscribed)(void *context), void *context);
 
