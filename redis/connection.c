@@ -20,12 +20,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "redis/buffer.h"
 #include "redis/library.h"
 #include "redis/resolve.h"
+#include "server/base/clock.h"
 #include "server/base/log.h"
 
 enum {
@@ -81,9 +81,7 @@ struct redis_connection {
 };
 
 static int64_t now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  return clock_monotonic_us() / 1000;
 }
 
 static void *must(void *memory) {
@@ -354,7 +352,7 @@ static void connect_unix(struct redis_connection *connection) {
     drop(connection, "the path of the Unix socket is longer than 107 bytes", path);
     return;
   }
-  strcpy(address.sun_path, path);
+  memcpy(address.sun_path, path, strlen(path) + 1);
   if (!open_socket(connection, AF_UNIX) || connect(connection->fd, (struct sockaddr *)&address, sizeof address)) {
     char why[ERROR_BYTES];
     int error = errno;
@@ -611,7 +609,7 @@ static struct redis_connection *create(const struct redis_target *target, bool p
   connection->target = target;
   connection->plain = plain;
   connection->fd = -1;
-  strcpy(connection->error, "not connected yet");
+  snprintf(connection->error, sizeof connection->error, "not connected yet");
   return connection;
 }
 
