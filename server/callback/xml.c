@@ -1,0 +1,322 @@
+/* See xml.h. A fragment is read by xmlTextReader inside an element <Operation> of ours and copied, event by event, to
+ * an xmlTextWriter: for a rewrite into a buffer whose ends are cut off, for a callback right into its body.
+ */
+#include "server/callback/xml.h"
+
+#include <assert.h>
+#include <libxml/parser.h>
+#include <libxml/xmlreader.h>
+#include <libxml/xmlwriter.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WRAPPER "Operation"
+#define WRAPPER_START "<" WRAPPER ">"
+#define WRAPPER_END "</" WRAPPER ">"
+
+static xmlParserInputPtr deny_entity(const char *url, const char *id, xmlParserCtxtPtr context) {
+  (void)url;
+  (void)id;
+  (void)context;
+  return 0;
+}
+
+static void set_up_once(void) {
+  xmlInitParser();
+  xmlSetExternalEntityLoader(deny_entity);
+}
+
+static void set_up(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, set_up_once);
+}
+
+/* --- writing --- */
+
+/* The writer with a sticky failure, so that every return code counts and the callers stay readable. */
+struct output {
+  struct arena *arena;
+  xmlBufferPtr buffer;
+  xmlTextWriterPtr writer;
+  bool failed;
+};
+
+static bool output_open(struct output *output, struct arena *arena) {
+  set_up();
+  *output = (struct output){.arena = arena, .buffer = xmlBufferCreate()};
+  if (output->buffer)
+    output->writer = xmlNewTextWriterMemory(output->buffer, 0);
+  output->failed = !output->writer;
+  return !output->failed;
+}
+
+static void output_close(struct output *output) {
+  if (output->writer)
+    xmlFreeTextWriter(output->writer);
+  if (output->buffer)
+    xmlBufferFree(output->buffer);
+}
+
+static void note(struct output *output, int code) {
+  if (code < 0)
+    output->failed = true;
+}
+
+static void put_start(struct output *output, const char *name) {
+  note(output, xmlTextWriterStartElement(output->writer, BAD_CAST name));
+}
+
+static void put_end(struct output *output) {
+  note(output, xmlTextWriterFullEndElement(output->writer));
+}
+
+/* Text from anywhere; the gate makes it fit. */
+static void put_text(struct output *output, const char *text) {
+  size_t length = strlen(text);
+  text = xml_text_repair(output->arena, text, &length);
+  if (length)
+    note(output, xmlTextWriterWriteString(output->writer, BAD_CAST text));
+}
+
+static void put_attribute(struct output *output, const char *name, const char *text) {
+  size_t length = strlen(text);
+  text = xml_text_repair(output->arena, text, &length);
+  note(output, xmlTextWriterWriteAttribute(output->writer, BAD_CAST name, BAD_CAST text));
+}
+
+static void put_element(struct output *output, const char *name, const char *text) {
+  put_start(output, name);
+  put_text(output, text);
+  put_end(output);
+}
+
+/* --- reading a fragment --- */
+
+struct fragment {
+  struct arena *arena;
+  const char *error; /* the first */
+};
+
+static void keep_error(void *context, const char *message, xmlParserSeverities severity,
+                       xmlTextReaderLocatorPtr locator) {
+  struct fragment *fragment = context;
+  if (fragment->error || severity == XML_PARSER_SEVERITY_WARNING || severity == XML_PARSER_SEVERITY_VALIDITY_WARNING)
+    return;
+  size_t length = strcspn(message, "\n");
+  fragment->error = arena_printf(fragment->arena, "is not well-formed: line %d: %.*s",
+                                 xmlTextReaderLocatorLineNumber(locator), (int)(length < 200 ? length : 200), message);
+}
+
+static void copy_attributes(xmlTextReaderPtr reader, struct output *output) {
+  int more = xmlTextReaderMoveToFirstAttribute(reader);
+  for (; more == 1; more = xmlTextReaderMoveToNextAttribute(reader)) {
+    const xmlChar *value = xmlTextReaderConstValue(reader);
+    put_attribute(output, (const char *)xmlTextReaderConstName(reader), value ? (const char *)value : "");
+  }
+  note(output, more);
+  note(output, xmlTextReaderMoveToElement(reader));
+}
+
+static void copy_element(xmlTextReaderPtr reader, struct fragment *fragment, struct output *output) {
+  if (xmlTextReaderDepth(reader) > XML_DEPTH_MAX) {
+    fragment->error = "is more than 32 elements deep";
+    return;
+  }
+  bool is_empty = xmlTextReaderIsEmptyElement(reader) == 1;
+  put_start(output, (const char *)xmlTextReaderConstName(reader));
+  copy_attributes(reader, output);
+  if (is_empty)
+    note(output, xmlTextWriterEndElement(output->writer));
+}
+
+static void copy_node(xmlTextReaderPtr reader, struct fragment *fragment, struct output *output) {
+  int type = xmlTextReaderNodeType(reader);
+  if (xmlTextReaderDepth(reader) == 0) {
+    if (type != XML_READER_TYPE_ELEMENT && type != XML_READER_TYPE_END_ELEMENT)
+      fragment->error = "is not a fragment of elements and text";
+    return;
+  }
+  switch (type) {
+  case XML_READER_TYPE_ELEMENT:
+    copy_element(reader, fragment, output);
+    break;
+  case XML_READER_TYPE_END_ELEMENT:
+    note(output, xmlTextWriterEndElement(output->writer));
+    break;
+  case XML_READER_TYPE_TEXT:
+  case XML_READER_TYPE_CDATA:
+  case XML_READER_TYPE_WHITESPACE:
+  case XML_READER_TYPE_SIGNIFICANT_WHITESPACE:
+    put_text(output, (const char *)xmlTextReaderConstValue(reader));
+    break;
+  case XML_READER_TYPE_COMMENT:
+    break;
+  case XML_READER_TYPE_PROCESSING_INSTRUCTION:
+    fragment->error = "must not have processing instructions or an XML declaration";
+    break;
+  case XML_READER_TYPE_ENTITY_REFERENCE:
+    fragment->error = "must not have entities beyond the five predefined ones";
+    break;
+  default:
+    fragment->error = "has something that is neither element, attribute nor text";
+  }
+}
+
+/* A DOCTYPE inside an element is a syntax error to the parser; the message ought to name it. */
+static bool mentions_doctype(const char *text, size_t length) {
+  return memmem(text, length, "<!DOCTYPE", 9) != 0;
+}
+
+/* Copies what the fragment holds into the element that is open in the output. NULL or the error. The output has part of
+ * it then. */
+static const char *copy_fragment(struct arena *arena, const char *text, size_t length, struct output *output) {
+  if (!xml_text_is_valid(text, length))
+    return "has bytes that are not UTF-8 or characters that XML does not allow";
+  size_t size = length + strlen(WRAPPER_START) + strlen(WRAPPER_END);
+  if (size > INT_MAX)
+    return "is too long";
+  char *document = arena_alloc(arena, size);
+  memcpy(document, WRAPPER_START, strlen(WRAPPER_START));
+  memcpy(document + strlen(WRAPPER_START), text, length);
+  memcpy(document + size - strlen(WRAPPER_END), WRAPPER_END, strlen(WRAPPER_END));
+
+  struct fragment fragment = {.arena = arena};
+  xmlTextReaderPtr reader = xmlReaderForMemory(document, (int)size, 0, "UTF-8", XML_PARSE_NONET);
+  if (!reader)
+    abort();
+  xmlTextReaderSetErrorHandler(reader, keep_error, &fragment);
+  int more = 1;
+  while (!fragment.error && !output->failed && (more = xmlTextReaderRead(reader)) == 1)
+    copy_node(reader, &fragment, output);
+  if (more < 0 && !fragment.error)
+    fragment.error = "is not well-formed";
+  xmlFreeTextReader(reader);
+  if (more < 0 && mentions_doctype(text, length))
+    fragment.error = "must not have a DOCTYPE";
+  return fragment.error;
+}
+
+const char *xml_operation_rewrite(struct arena *arena, const char *text, size_t length, size_t bytes_max, size_t *size,
+                                  const char **error) {
+  *size = 0;
+  *error = 0;
+  if (length > bytes_max) {
+    *error = arena_printf(arena, "is longer than %zu bytes", bytes_max);
+    return 0;
+  }
+  struct output output;
+  if (!output_open(&output, arena))
+    abort();
+  put_start(&output, WRAPPER);
+  *error = copy_fragment(arena, text, length, &output);
+  if (!*error) {
+    put_end(&output);
+    note(&output, xmlTextWriterFlush(output.writer));
+  }
+  const char *result = 0;
+  size_t wrapper = strlen(WRAPPER_START) + strlen(WRAPPER_END);
+  size_t written = (size_t)xmlBufferLength(output.buffer);
+  if (!*error && output.failed)
+    *error = "cannot be written as XML";
+  if (!*error && written - wrapper > bytes_max)
+    *error = arena_printf(arena, "is longer than %zu bytes with its characters escaped", bytes_max);
+  if (!*error) {
+    assert(written >= wrapper);
+    *size = written - wrapper;
+    result = arena_strndup(arena, (const char *)xmlBufferContent(output.buffer) + strlen(WRAPPER_START), *size);
+  }
+  output_close(&output);
+  return result;
+}
+
+/* --- callbacks --- */
+
+static void put_details(struct output *output, const struct body_detail *details, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    put_element(output, details[i].name, details[i].text);
+}
+
+/* False: an XML fragment did not parse, and the output is spoilt. */
+static bool put_payload(struct output *output, const char *opaque_name, const struct body_payload *payload) {
+  if (payload->xml)
+    return !copy_fragment(output->arena, payload->xml, strlen(payload->xml), output);
+  if (payload->base64) {
+    put_start(output, opaque_name);
+    put_attribute(output, "ContentType", payload->content_type);
+    put_text(output, payload->base64);
+    put_end(output);
+  }
+  return true;
+}
+
+enum spoilt { SPOILT_NONE, SPOILT_OPERATION, SPOILT_RESULT };
+
+/* Which fragments may be tried as XML; one that turns out not to parse is named and the caller starts again without it.
+ */
+struct trust {
+  bool operation, result;
+};
+
+static enum spoilt put_operation(struct output *output, const struct body_source *source, struct trust trust) {
+  const Ringback__V1__JobSpec *spec = source->job->spec;
+  struct body_payload operation = body_payload(output->arena, spec->operation, trust.operation);
+  struct body_payload result = body_payload(output->arena, source->job->result, trust.result);
+  put_start(output, "Operation");
+  if (!put_payload(output, "Opaque", &operation))
+    return SPOILT_OPERATION;
+  if (!put_payload(output, "OpaqueResult", &result))
+    return SPOILT_RESULT;
+  put_element(output, "UserData", spec->user_data);
+  put_element(output, "JobLevel", arena_printf(output->arena, "%d", spec->priority));
+  put_end(output);
+  return SPOILT_NONE;
+}
+
+static enum spoilt put_jobs_detail(struct output *output, const struct body_source *source, struct trust trust) {
+  struct body_detail details[BODY_DETAILS_MAX];
+  put_start(output, "JobsDetail");
+  put_details(output, details, body_details(output->arena, source, details));
+  put_start(output, "Input");
+  put_details(output, details, body_input(source, details));
+  put_end(output);
+  enum spoilt spoilt = put_operation(output, source, trust);
+  if (!spoilt)
+    put_end(output);
+  return spoilt;
+}
+
+static enum spoilt render_seed(struct output *output, const struct body_source *source, struct trust trust) {
+  put_start(output, "Response");
+  enum spoilt spoilt = put_jobs_detail(output, source, trust);
+  if (spoilt)
+    return spoilt;
+  put_element(output, "NonExistJobIds", "");
+  put_end(output);
+  note(output, xmlTextWriterFlush(output->writer));
+  return SPOILT_NONE;
+}
+
+const char *xml_callback_render(struct arena *arena, const struct body_source *source, size_t *size) {
+  struct trust trust = {true, true};
+  const char *result = 0;
+  *size = 0;
+  for (int tries = 0; tries < 3; tries++) {
+    struct output output;
+    if (!output_open(&output, arena))
+      abort();
+    enum spoilt spoilt = render_seed(&output, source, trust);
+    if (!spoilt && !output.failed) {
+      *size = (size_t)xmlBufferLength(output.buffer);
+      result = arena_strndup(arena, (const char *)xmlBufferContent(output.buffer), *size);
+    }
+    output_close(&output);
+    if (!spoilt)
+      break;
+    if (spoilt == SPOILT_OPERATION)
+      trust.operation = false;
+    else
+      trust.result = false;
+  }
+  return result;
+}
