@@ -75,8 +75,8 @@ struct ringback_error {
   struct ringback_violation violations[RINGBACK_VIOLATIONS_MAX];
 };
 
-/* Fills an error from a google.rpc.Status message's packed bytes or, for items of a batch, from its parts. */
-void ringback_error_from_status(struct ringback_error *error, const void *status_bytes, size_t status_byte_count);
+/* Fills an error from a google.rpc.Status message, such as the one that each item of a batch is answered with. */
+void ringback_error_from_status(struct ringback_error *error, const ProtobufCMessage *status);
 
 struct ringback_client;
 
@@ -91,8 +91,8 @@ struct ringback_options {
 };
 
 /* Makes a client of "HOST:PORT", "unix:PATH" or any other target that gRPC knows, without encryption. The connection is
- * made by the first call. NULL with *error filled (error may be NULL) where the target is malformed. The client is ended
- * by ringback_disconnect, after every call and stream of it has ended; NULL does nothing. */
+ * made by the first call. NULL with *error filled (error may be NULL) where the target is malformed. The client is
+ * ended by ringback_disconnect, after every call and stream of it has ended; NULL does nothing. */
 struct ringback_client *ringback_connect(const char *target, const struct ringback_options *options,
                                          struct ringback_error *error);
 void ringback_disconnect(struct ringback_client *client);
@@ -106,16 +106,16 @@ void ringback_cancel(struct ringback_canceller *canceller);
 
 /* How to call. Zero means the default everywhere. */
 struct ringback_call_options {
-  int64_t timeout_ms; /* for the call with all its repetitions; default the client's; -1 none */
+  int64_t timeout_ms;  /* for the call with all its repetitions; default the client's; -1 none */
   bool wait_for_ready; /* wait for a connection instead of failing with UNAVAILABLE while there is none */
   bool repeat_never;   /* do not repeat even where that is safe */
   struct ringback_canceller *canceller; /* may be NULL */
 };
 
-/* Calls a unary method, "/ringback.v1.JobService/SubmitJob", and blocks until the answer is there. Returns the response,
- * a message of the method's output type for the caller to free with ringback_free; or NULL with *error filled (error may
- * be NULL). options may be NULL. An unknown method is UNIMPLEMENTED; a request of another type is a programmer's error
- * and asserted. The request stays as it was and belongs to the caller. */
+/* Calls a unary method, "/ringback.v1.JobService/SubmitJob", and blocks until the answer is there. Returns the
+ * response, a message of the method's output type for the caller to free with ringback_free; or NULL with *error filled
+ * (error may be NULL). options may be NULL. An unknown method is UNIMPLEMENTED; a request of another type is a
+ * programmer's error and asserted. The request stays as it was and belongs to the caller. */
 void *ringback_call(struct ringback_client *client, const char *method, const ProtobufCMessage *request,
                     const struct ringback_call_options *options, struct ringback_error *error);
 
