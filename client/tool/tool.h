@@ -3,8 +3,8 @@
  * connection, and how results and errors are shown.
  *
  * A command is a row of the table in tool.c. Parsing, --help at every level and the bash completion all come from the
- * rows, so a command never looks at argv itself: its options are read with the tool_* functions below, and argc/argv hold
- * the operands alone. A command returns its exit status.
+ * rows, so a command never looks at argv itself: its options are read with the tool_* functions below, and argc/argv
+ * hold the operands alone. A command returns its exit status.
  */
 #ifndef RINGBACK_CLIENT_TOOL_TOOL_H
 #define RINGBACK_CLIENT_TOOL_TOOL_H
@@ -27,7 +27,8 @@ enum option_kind {
   OPTION_FLAG,     /* --name, without a value */
   OPTION_TEXT,     /* any text */
   OPTION_INTEGER,  /* between low and high */
-  OPTION_DURATION, /* 500ms, 5s, 2m, 1h, 3d; a bare number is seconds; between low and high milliseconds when high > 0 */
+  OPTION_DURATION, /* 500ms, 5s, 2m, 1h, 3d; a bare number is seconds; between low and high milliseconds when high > 0
+                    */
   OPTION_TIME,     /* RFC 3339 or seconds since 1970 */
   OPTION_CHOICE,   /* one of `choices` */
   OPTION_QUEUE,    /* a queue's name, completed from the server's */
@@ -73,24 +74,25 @@ struct tool {
   const struct command_row *command;
   size_t value_count;
   struct option_value values[TOOL_VALUES_MAX];
-  const char *server;      /* --server, RINGBACK_SERVER, or the default */
-  const char *bucket;      /* --bucket or RINGBACK_BUCKET, without "buckets/"; may be NULL */
-  bool json;               /* --json: results as JSON on standard output */
-  bool color;              /* standard output is a terminal that takes colours */
-  bool live;               /* standard error is a terminal: progress bars may be drawn */
-  int64_t timeout_ms;      /* --timeout, or 0 */
+  const char *server;             /* --server, RINGBACK_SERVER, or the default */
+  const char *bucket;             /* --bucket or RINGBACK_BUCKET, without "buckets/"; may be NULL */
+  bool json;                      /* --json: results as JSON on standard output */
+  bool color;                     /* standard output is a terminal that takes colours */
+  bool live;                      /* standard error is a terminal: progress bars may be drawn */
+  int64_t timeout_ms;             /* --timeout, or 0 */
   struct ringback_client *client; /* tool_client opens it; the tool closes it at the end */
 };
 
-/* The value of an option of this command: the last one given, or the fallback. The name must be one of the command's. */
+/* The value of an option of this command: the last one given, or the fallback. The name must be one of the command's.
+ */
 bool tool_given(const struct tool *tool, const char *name);
 const char *tool_text(const struct tool *tool, const char *name, const char *fallback);
 int64_t tool_number(const struct tool *tool, const char *name, int64_t fallback);
 /* All values of a repeatable option, in order: *position starts at 0; NULL after the last. */
 const char *tool_next_text(const struct tool *tool, const char *name, size_t *position);
 
-/* The client, connected to tool->server; the same one at every call. Prints and exits with TOOL_UNAVAILABLE when the target is
- * malformed, so it never returns NULL. */
+/* The client, connected to tool->server; the same one at every call. Prints and exits with TOOL_UNAVAILABLE when the
+ * target is malformed, so it never returns NULL. */
 struct ringback_client *tool_client(struct tool *tool);
 /* ringback_call with the tool's timeout; on an error prints it and sets *status to the exit status. NULL on error. */
 void *tool_call(struct tool *tool, const char *method, const ProtobufCMessage *request, int *status);
@@ -104,14 +106,16 @@ int tool_exit_status(int code);
 /* "buckets/b/queues/q" of a queue's full name or plain name with the tool's bucket. The text lives as long as the tool.
  * NULL after printing what is wrong (then exit with TOOL_USAGE). */
 char *tool_queue_name(struct tool *tool, const char *name);
-/* "buckets/b" of the tool's bucket, or of the full queue name given (may be NULL). NULL after printing what is wrong. */
+/* "buckets/b" of the tool's bucket, or of the full queue name given (may be NULL). NULL after printing what is wrong.
+ */
 char *tool_bucket_name(struct tool *tool, const char *queue_name);
 
 /* Prints a message as JSON on standard output: indented, or on one line. */
 void tool_print_json(const ProtobufCMessage *message);
 void tool_print_json_line(const ProtobufCMessage *message);
 
-/* The `worker` command: worker.c has both. */
+/* The `worker` command: worker.c has all three. */
+extern const char worker_description[];
 extern const struct option_row worker_options[];
 int command_worker(struct tool *tool, int argc, char **argv);
 
