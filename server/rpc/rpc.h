@@ -1,9 +1,9 @@
 /* The bridge between the gRPC C core and protobuf-c: services are tables of plain C functions that know neither.
  *
- * A server has N threads, each with one completion queue. A call stays with its thread for life, so no call has a lock. A thread
- * takes whatever events are ready, runs the handlers, calls `flush` of its hooks (which sends what the handlers asked of the store,
- * waits for the answers and runs their continuations), and goes on. Every continuation runs before the thread takes its next event, so a
- * call cannot disappear between a handler and its continuation.
+ * A server has N threads, each with one completion queue. A call stays with its thread for life, so no call has a lock.
+ * A thread takes whatever events are ready, runs the handlers, calls `flush` of its hooks (which sends what the
+ * handlers asked of the store, waits for the answers and runs their continuations), and goes on. Every continuation
+ * runs before the thread takes its next event, so a call cannot disappear between a handler and its continuation.
  *
  * Health and reflection are answered by a thread of their own.
  */
@@ -53,12 +53,12 @@ enum rpc_wake {
 struct rpc_method {
   const char *name; /* as in the .proto: "SubmitJobs" */
 
-  /* Unary and server-streaming: the request has arrived. Client- and bidi-streaming: the call has begun, request is NULL.
-   * The request lives in the call's arena, as long as the call. */
+  /* Unary and server-streaming: the request has arrived. Client- and bidi-streaming: the call has begun, request is
+   * NULL. The request lives in the call's arena, as long as the call. */
   void (*start)(struct rpc_call *call, const ProtobufCMessage *request);
 
-  /* Client- and bidi-streaming: one more message; it lives until this function returns or, if the function needs it longer, must be
-   * copied. Reading of the next one begins when it returns, unless rpc_pause_reading was called. */
+  /* Client- and bidi-streaming: one more message; it lives until this function returns or, if the function needs it
+   * longer, must be copied. Reading of the next one begins when it returns, unless rpc_pause_reading was called. */
   void (*message)(struct rpc_call *call, const ProtobufCMessage *message);
 
   /* Client- and bidi-streaming: the peer has finished sending. */
@@ -71,34 +71,46 @@ struct rpc_method {
    * RPC_WAKE_DRAIN: answer it). */
   void (*wake)(struct rpc_call *call, enum rpc_wake why);
 
-  /* The call is over before it was answered: the peer cancelled or went away, or the deadline passed. The last function called with
-   * this call; the call's arena is still there. Never called after rpc_reply, rpc_fail or rpc_end. Optional. */
+  /* The call is over before it was answered: the peer cancelled or went away, or the deadline passed. The last function
+   * called with this call; the call's arena is still there. Never called after rpc_reply, rpc_fail or rpc_end, and
+   * never between a handler and the flush that follows it. Optional. */
   void (*closed)(struct rpc_call *call);
+
+  /* The call was answered, but the answer could not be handed to the transport, because the peer was gone by then (that
+   * it is not called does not mean that the peer has read the answer). Unary and client-streaming only. The last
+   * function called with this call. Optional. */
+  void (*undelivered)(struct rpc_call *call);
 };
 
 struct rpc_service {
   const ProtobufCServiceDescriptor *descriptor;
-  const struct rpc_method *methods; /* ended by a row without a name; a method of the .proto without a row is UNIMPLEMENTED */
+  const struct rpc_method
+      *methods; /* ended by a row without a name; a method of the .proto without a row is UNIMPLEMENTED */
 };
 
 /* What a thread does besides calls. */
 struct rpc_hooks {
-  void *context;                                             /* handed to thread_open */
+  void *context;                                              /* handed to thread_open */
   void *(*thread_open)(void *context, unsigned thread_index); /* NULL: the server does not start */
   /* Runs after each batch of events and after each wake: do what handlers queued until nothing is queued. */
   void (*flush)(void *thread);
   void (*thread_close)(void *thread);
 };
 
+/* A number that is 0 stands for its default. */
 struct rpc_options {
-  const char *listen;            /* host:port, port 0 for any */
-  unsigned threads;              /* 1 to 64 */
-  unsigned calls_max;            /* calls in hand, above which a new one is RESOURCE_EXHAUSTED */
-  unsigned parked_max;           /* parked calls, above which rpc_park is refused */
-  unsigned request_bytes_max;    /* one message received */
-  unsigned header_bytes_max;     /* all metadata of one call */
-  unsigned streams_per_connection_max;
+  const char *listen;                  /* host:port, port 0 for any */
+  unsigned threads;                    /* 1 to 64; default 1 */
+  unsigned calls_max;                  /* calls in hand, above which a new one is RESOURCE_EXHAUSTED; default 10,000 */
+  unsigned parked_max;                 /* parked calls, above which rpc_park is refused; default 5,000 */
+  unsigned request_bytes_max;          /* one message received; default 4 MiB */
+  unsigned header_bytes_max;           /* all metadata of one call; default 16 KiB */
+  unsigned streams_per_connection_max; /* default 1,000 */
   const struct rpc_service *const *services; /* ended by NULL */
+  /* A serialized FileDescriptorSet, with imports, of the services. NULL: ringback_descriptor_set. Lives as long as the
+   * server. */
+  const void *descriptor_set;
+  size_t descriptor_set_size;
   struct rpc_hooks hooks;
 };
 
@@ -113,8 +125,8 @@ struct rpc_metrics {
   uint64_t batch_events;  /* events in all of them */
 };
 
-/* Starts listening and the threads. NULL after logging why not (a bad address, the port is taken, thread_open refused). grpc_init is
- * called here; signals that main waits for must be blocked before. */
+/* Starts listening and the threads. NULL after logging why not (a bad address, the port is taken, thread_open refused).
+ * grpc_init is called here; signals that main waits for must be blocked before. */
 struct rpc_server *rpc_server_create(const struct rpc_options *options);
 
 /* The port that is listened on. */
@@ -123,14 +135,15 @@ int rpc_server_port(const struct rpc_server *server);
 /* What health answers, for the server ("") and every service. Thread-safe. Starts as NOT_SERVING. */
 void rpc_server_set_serving(struct rpc_server *server, bool serving);
 
-/* Tries the calls parked under the key: shared waiters all, exclusive ones one after another in the order of their first parking while
- * each is answered. Thread-safe; called by the listener. The key 0 wakes everything that is parked. */
+/* Tries the calls parked under the key: shared waiters all, exclusive ones one after another in the order of their
+ * first parking while each is answered. Thread-safe; called by the listener. The key 0 wakes everything that is parked.
+ */
 void rpc_server_wake(struct rpc_server *server, uint64_t key);
 
 void rpc_server_metrics(const struct rpc_server *server, struct rpc_metrics *metrics);
 
-/* Refuses new calls, wakes parked ones with RPC_WAKE_DRAIN, lets the others finish for at most grace_ms, then cancels them. Blocks until
- * every call is back. */
+/* Refuses new calls, wakes parked ones with RPC_WAKE_DRAIN, lets the others finish for at most grace_ms, then cancels
+ * them. Blocks until every call is back. */
 void rpc_server_drain(struct rpc_server *server, int64_t grace_ms);
 
 /* After rpc_server_drain: joins the threads, frees everything, grpc_shutdown. */
@@ -149,10 +162,12 @@ const char *rpc_method_name(struct rpc_call *call);   /* "/ringback.v1.JobServic
 /* A request header (lower case), NULL when absent. Lives as long as the call. */
 const char *rpc_header(struct rpc_call *call, const char *name);
 
-/* Unary, client-streaming: answers with OK. The message is serialized before this returns. The call is over for the handler. */
+/* Unary, client-streaming: answers with OK. The message is serialized before this returns. The call is over for the
+ * handler. */
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *response);
 
-/* Server- and bidi-streaming: sends one message; only one may be under way: the next after `writable`. True when it was taken. */
+/* Server- and bidi-streaming: sends one message; only one may be under way: the next after `writable`. True when it was
+ * taken. */
 bool rpc_send(struct rpc_call *call, const ProtobufCMessage *message);
 
 /* Server- and bidi-streaming: ends the call with OK once what was sent is out. */
@@ -161,21 +176,23 @@ void rpc_end(struct rpc_call *call);
 /* Any call: ends it with an error. */
 void rpc_fail(struct rpc_call *call, enum rpc_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Any call: ends it with an error whose details (BadRequest, RetryInfo, ErrorInfo) go into grpc-status-details-bin. The status is
- * serialized before this returns. */
+/* Any call: ends it with an error whose details (BadRequest, RetryInfo, ErrorInfo) go into grpc-status-details-bin. The
+ * status is serialized before this returns. */
 void rpc_fail_status(struct rpc_call *call, const Google__Rpc__Status *status);
 
-/* Whether the call is answered (or gone). */
+/* Whether the call is answered, or its peer is known to be gone. Then sending and answering have no effect, and a
+ * continuation that finds it true may undo what it did for the caller; `closed` still follows unless the call was
+ * answered. */
 bool rpc_is_over(const struct rpc_call *call);
 
 /* Bidi- and client-streaming: no further `message` until rpc_resume_reading. */
 void rpc_pause_reading(struct rpc_call *call);
 void rpc_resume_reading(struct rpc_call *call);
 
-/* Parks the call under 1 to 100 keys until one of them is woken, until_ms (Unix ms, INT64_MAX: no end) has come, or the server drains; then
- * `wake` is called. A shared waiter is woken together with others. False when as many are parked as parked_max allows: the call is then
- * not parked and the handler must answer. A call that parks again keeps its place in line. Cancelling a parked call unparks it.
- * A handler may tell from rpc_is_over that its call ended. */
+/* Parks the call under 1 to 100 keys until one of them is woken, until_ms (Unix ms, INT64_MAX: no end) has come, or the
+ * server drains; then `wake` is called. A shared waiter is woken together with others. False when as many are parked as
+ * parked_max allows: the call is then not parked and the handler must answer. A call that parks again keeps its place
+ * in line. Cancelling a parked call unparks it. A handler may tell from rpc_is_over that its call ended. */
 bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, bool shared, int64_t until_ms);
 
 /* A batch of events has been running since this wall-clock time, Unix ms: one clock reading a batch. */
