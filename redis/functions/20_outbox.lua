@@ -1,0 +1,104 @@
+-- What a job's end leaves: the ended job itself, and its callback in the outbox. Used by whatever ends jobs.
+
+-- A queue's rule as it matters to an end, read once a unit.
+local function rule_of(T, Q)
+  local rule = T.rules[Q.number]
+  if not rule then
+    local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev')
+    rule = {on = h[1] == '1', url = h[2] or '', events = tonumber(h[3] or 0)}
+    T.rules[Q.number] = rule
+  end
+  return rule
+end
+
+local function delivery_id(id, run) return 'cb_' .. id_text(id) .. '_TaskFinish_' .. run end
+
+-- Makes a group's head known to dispatchers, no later than `at`.
+local function make_due(T, group, at)
+  call('ZADD', T.p .. 'due', 'LT', num(at), group)
+  T.due = true
+end
+
+local function count_open(Q, by)
+  Q.open = Q.open + by
+  Q.changed.od = num(Q.open)
+end
+
+-- A delivery has reached its last state; retention takes it later.
+local function retire_delivery(T, Q, delivery)
+  call('ZADD', T.p .. 'dended:' .. Q.number, num(T.ms), delivery)
+  local over = call('ZCARD', T.p .. 'dended:' .. Q.number) > DELIVERIES_KEPT
+  mark(T, 'T' .. Q.number, over and T.ms or T.ms + DELIVERIES_KEPT_MS)
+end
+
+-- Adds a delivery that is pending, or only recorded.
+local function add_delivery(T, Q, delivery, id, group, state, test)
+  local sequence = call('HINCRBY', T.p .. 'rule:' .. Q.number, 'sq', 1)
+  call('HSET', T.p .. 'd:' .. delivery, 's', state, 'q', Q.number, 'j', id, 'e', 1, 'a', 0, 'c', num(T.ms), 'nx',
+    state == PENDING and num(T.ms) or 0, 'g', group, 'sq', sequence, 't', test and 1 or 0)
+  call('XADD', T.p .. 'dl:' .. Q.number, '*', 'd', delivery)
+  if state == PENDING then
+    count_open(Q, 1)
+    call('ZADD', T.p .. 'outbox:' .. group, num(T.ms), delivery)
+    make_due(T, group, T.ms)
+  else
+    retire_delivery(T, Q, delivery)
+  end
+end
+
+-- The callback of an ended job, if it has one: to its own URL, or by the queue's rule; suppressed while that is off.
+local function add_callback(T, Q, id, R)
+  if R.fl % 2 == FLAG_NO_CALLBACK then return end
+  if R.fl >= FLAG_OWN_URL then
+    return add_delivery(T, Q, delivery_id(id, R.run), id, Q.number .. ':' .. R.group, PENDING)
+  end
+  local rule = rule_of(T, Q)
+  if rule.url == '' then return end
+  if rule.events ~= 0 and floor(rule.events / 2) % 2 == 0 then return end
+  add_delivery(T, Q, delivery_id(id, R.run), id, num(Q.number), rule.on and PENDING or SUPPRESSED)
+end
+
+local function count_ended(Q, state, by) Q.ended[state] = (Q.ended[state] or 0) + by end
+
+-- Ends a job that has left its sets. L is its lease, if it was running.
+local function end_job(T, Q, id, R, L, state, code, message, result)
+  if L then R.start, R.token, R.worker, R.at, R.progress = L.start, L.token, L.worker, L.at, L.progress end
+  R.tail = true
+  R.st, R.finish, R.code, R.message, R.result = state, T.ms, code, message, result or ''
+  if state == SUCCESS then R.progress = 100 end
+  if R.exp > 0 then remove_from(T, T.p .. 'timers', 'E' .. id) end
+  save(T, id, R)
+  count_ended(Q, state, 1)
+  Q.ended_more = true
+  add_to(T, T.p .. 'ended:' .. Q.number, T.ms, id)
+  mark(T, 'R' .. Q.number, T.ms + Q.keep_ms)
+  log_change(T, Q, id, state, R.progress)
+  add_callback(T, Q, id, R)
+  if L then offer(Q) end
+end
+
+-- Puts a job whose attempt failed back, or fails it for good. `after` nil means the queue's backoff; false: never again.
+local function end_attempt(T, Q, id, R, L, code, message, result, after)
+  drop_lease(T, Q, id)
+  local limit = R.mx > 0 and R.mx or Q.max_attempts
+  if after == false or L.at >= limit then
+    end_job(T, Q, id, R, L, FAILED, code, message, result)
+    return FAILED
+  end
+  after = after or min(Q.max_backoff, Q.min_backoff * 2 ^ min(40, L.at - 1))
+  R.tail = true
+  R.at, R.start, R.token, R.worker, R.progress = L.at, L.start, L.token, L.worker, 0
+  R.message, R.due, R.ep = message, T.ms + after, Q.epoch
+  save(T, id, R)
+  enqueue(T, Q, id, R)
+  log_change(T, Q, id, SUBMITTED, 0)
+  offer(Q)
+  return SUBMITTED
+end
+
+-- Whether the body of the job's latest callback has yet to be rendered from its record.
+local function awaits_rendering(T, id, R)
+  local h = call('HMGET', T.p .. 'd:' .. delivery_id(id, R.run), 's', 'ct')
+  local state = tonumber(h[1] or 0)
+  return (state == PENDING or state == SENDING) and not h[2]
+end
