@@ -1,0 +1,270 @@
+"""What happens when processes die or hang under load. The seeds are in the tests' names: a failure can be run again."""
+import random
+import signal
+import threading
+import time
+import os
+
+import grpc
+import pytest
+
+from harness import SLOW, Api, bucket_of, duration, eventually, lease_of, processes_of, rejects
+
+RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
+           grpc.StatusCode.INTERNAL)
+
+
+class Load:
+    """Producers that keep the ids they were promised, and workers that keep what was accepted from them."""
+
+    def __init__(self, target, queue, seed):
+        self.target, self.queue, self.stopped = target, queue, threading.Event()
+        self.acknowledged, self.accepted, self.errors = [], {}, []
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.guard, args=(run, seed * 100 + n)) for n, run in enumerate(
+            [self.produce] * 3 + [self.work] * 2)]
+        for thread in self.threads:
+            thread.start()
+
+    def guard(self, run, seed):
+        api = Api(self.target() if callable(self.target) else self.target)
+        try:
+            while not self.stopped.is_set():
+                try:
+                    run(api, random.Random(seed + time.monotonic_ns()))
+                except grpc.RpcError as error:
+                    if error.code() not in RETRIED:
+                        raise
+                    time.sleep(0.05)
+        except BaseException as error:  # handed on to the test
+            self.errors.append(error)
+        finally:
+            api.close()
+
+    def produce(self, api, chance):
+        answer = api.job.SubmitJobs(queue=self.queue, jobs=[dict(tag="T", priority=chance.randint(0, 3))] * chance.choice((1, 5, 20)), timeout=3)
+        with self.lock:
+            self.acknowledged += [r.job_id for r in answer.results]
+
+    def work(self, api, chance):
+        for item in api.lease(self.queue, chance.choice((1, 4)), wait=0.2, timeout=3):
+            result = api.worker.FinishJobs(bucket=bucket_of(self.queue), jobs=[dict(lease=lease_of(item), success={})], timeout=3).results[0]
+            if result.status.code == 0:
+                with self.lock:
+                    self.accepted.setdefault(item.job.id, []).append(item.fencing_token)
+
+    def stop(self):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+
+def nothing_is_lost(api, queue, load):
+    """Every acknowledged job is there, and what was accepted as finished is finished."""
+    for start in range(0, len(load.acknowledged), 250):
+        ids = load.acknowledged[start:start + 250]
+        answer = api.job.GetJobs(bucket=bucket_of(queue), job_ids=ids)
+        assert not answer.non_exist_job_ids, f"lost: {list(answer.non_exist_job_ids)[:5]} of {len(load.acknowledged)}"
+        for job in answer.jobs:
+            assert job.id not in load.accepted or job.state == 3, f"{job.id} was accepted as finished and reads as {job.state}"
+    assert all(len(set(tokens)) == 1 for tokens in load.accepted.values()), "two runs of a job were accepted"
+    # Whatever was in flight ends too.
+    end = time.monotonic() + 60 * SLOW
+    while time.monotonic() < end:
+        counts = api.queue.GetQueue(name=queue).queue.counts
+        if counts.waiting + counts.running + counts.delayed == 0:
+            break
+        for item in api.lease(queue, 250, wait=0.5):
+            api.finish(item)
+    assert counts.waiting + counts.running + counts.delayed == 0, counts
+    assert counts.success >= len(set(load.acknowledged))
+
+
+def ready(server, seconds=30):
+    def healthy():
+        try:
+            return server.api.health(timeout=1).status == 1
+        except grpc.RpcError:
+            return False
+    return eventually(healthy, seconds)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(20))
+def test_no_acknowledged_job_is_lost_when_the_server_or_its_redis_is_killed(start_server, bucket, seed):
+    chance = random.Random(seed)
+    server = start_server()
+    queue = server.api.make_queue(bucket, default_lease=duration(2), retry_policy=dict(max_attempts=100, min_backoff=duration(0)),
+                                  retention=dict(max_count=1_000_000))
+    load = Load(server.target, queue, seed)
+    try:
+        for _ in range(3):
+            time.sleep(chance.uniform(0.3, 1.2))
+            victim = chance.choice(("server", "redis", "both"))
+            if victim in ("redis", "both"):
+                for pid in processes_of(server.directory):
+                    os.kill(pid, signal.SIGKILL)
+            if victim in ("server", "both"):
+                server.kill()
+                time.sleep(chance.uniform(0, 0.3))
+                server.start()
+            ready(server)
+        time.sleep(0.5)
+    finally:
+        load.stop()
+    assert len(load.acknowledged) > 50, "there was load"
+    nothing_is_lost(server.api, queue, load)
+
+
+@pytest.mark.faults
+def test_a_survivor_of_a_killed_server_is_adopted(start_server, bucket):
+    server = start_server()
+    queue = server.api.make_queue(bucket)
+    ids = server.api.submit(queue, 100)
+    before = processes_of(server.directory)
+    assert len(before) == 1
+    server.kill()
+    assert processes_of(server.directory) == before
+    server.start()
+    assert [l.job.id for l in server.api.lease(queue, 100)] == ids
+    eventually(lambda: len(processes_of(server.directory)) == 1)
+    server.stop()
+    eventually(lambda: not processes_of(server.directory))
+
+
+def test_a_killed_embedded_redis_is_started_again(start_server, bucket):
+    server = start_server()
+    queue = server.api.make_queue(bucket)
+    ids = server.api.submit(queue, 50)
+    pid, = processes_of(server.directory)
+    os.kill(pid, signal.SIGKILL)
+
+    def leases():
+        try:
+            return [l.job.id for l in server.api.lease(queue, 100)]
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            return None
+
+    assert eventually(leases, 20) == ids
+    new, = processes_of(server.directory)
+    assert new != pid
+
+
+def test_a_hung_redis_leaves_health_answering_and_calls_refused_soon(start_redis, start_server, bucket):
+    redis = start_redis()
+    server = start_server(redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    health = Api(server.target)
+    health.health()
+    redis.freeze()
+    try:
+        calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), request_id=f"r{n}", timeout=20) for n in range(20)]
+        slowest = 0
+        for _ in range(30):
+            begun = time.monotonic()
+            health.health()
+            slowest = max(slowest, time.monotonic() - begun)
+            time.sleep(0.05)
+        assert slowest < 0.5 * SLOW, f"health took {slowest:.3f} s"
+        begun = time.monotonic()
+        for call in calls:
+            with rejects("UNAVAILABLE") as seen:
+                call.result()
+            assert "RetryInfo" in seen.details
+        assert time.monotonic() - begun < 8 * SLOW
+        begun = time.monotonic()
+        with rejects("UNAVAILABLE"):
+            server.api.submit(queue)
+        assert time.monotonic() - begun < 3 * SLOW, "while Redis is sick calls are refused at once"
+    finally:
+        redis.thaw()
+        health.close()
+
+    def works():
+        try:
+            return server.api.job.SubmitJob(queue=queue, job=dict(tag="T"), request_id="after").job.id
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            return None
+
+    assert eventually(works, 20)
+
+
+def test_a_lease_that_waits_outlives_a_restart_of_redis(start_redis, start_server, bucket):
+    redis = start_redis()
+    server = start_server(redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    call = server.api.worker.LeaseJobs.begin(queues=[queue], timeout=50)
+    time.sleep(0.3)
+    redis.kill()
+    time.sleep(0.5)
+    redis.start()
+
+    def submit():
+        try:
+            return server.api.submit(queue)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            return None
+
+    job, = eventually(submit, 20)
+    try:
+        assert [l.job.id for l in call.result().jobs] == [job]
+    except grpc.RpcError as error:  # it may have been told that Redis was away; then the worker asks again
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert [l.job.id for l in server.api.lease(queue, wait=15)] == [job]
+
+
+def test_a_redis_that_lost_the_function_library_gets_it_again(start_redis, start_server, bucket):
+    redis = start_redis()
+    server = start_server(redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    redis.client().function_flush()
+
+    def submits():
+        try:
+            return server.api.submit(queue)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            return None
+
+    assert eventually(submits, 15)
+
+
+def test_callbacks_outlive_a_killed_server(start_redis, start_server, bucket, receiver):
+    redis = start_redis()
+    server = start_server(redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    server.api.set_callback(queue, receiver.url())
+    receiver.status = 500
+    server.api.submit(queue, 20)
+    for item in server.api.lease(queue, 20):
+        server.api.finish(item)
+    receiver.wait(1)
+    server.kill()
+    receiver.status = 200
+    server.start()
+    eventually(lambda: len([d for d in server.api.callback.ListDeliveries(
+        queue=queue, page_size=100, states=["DELIVERY_STATE_DELIVERED"]).deliveries]) == 20, 60)
+    bodies = {}
+    for request in receiver.requests:
+        bodies.setdefault(request.headers["webhook-id"], set()).add(request.body)
+    assert len(bodies) == 20 and all(len(b) == 1 for b in bodies.values()), "the same bytes on every attempt"
+
+
+@pytest.mark.faults
+def test_a_server_and_workers_that_vanish_leave_nothing_running_for_ever(start_redis, start_server, bucket):
+    redis = start_redis()
+    one, two = start_server(redis=redis.url), start_server(redis=redis.url)
+    queue = one.api.make_queue(bucket, default_lease=duration(1), retry_policy=dict(max_attempts=2, min_backoff=duration(0)))
+    ids = one.api.submit(queue, 100)
+    one.api.lease(queue, 100)
+    one.kill()
+    got = []
+    end = time.monotonic() + 30
+    while len(got) < 100 and time.monotonic() < end:
+        got += [l.job.id for l in two.api.lease(queue, 100, wait=1)]
+    assert sorted(got) == ids
