@@ -1,8 +1,8 @@
 /* Job and queue ids, and the partition that a bucket lives in.
  *
  * A job id is 16 bytes: feature and partition (2 + 6 bits), queue number (5 bytes), milliseconds (6), sequence (4), all
- * big-endian. So no look-up finds a job, and within a queue ids sort in submission order. As text: the feature's letter and 32 lower-case
- * hex digits.
+ * big-endian. So no look-up finds a job, and within a queue ids sort in submission order. As text: the feature's letter
+ * and 32 lower-case hex digits.
  */
 #ifndef RINGBACK_REDIS_ID_H
 #define RINGBACK_REDIS_ID_H

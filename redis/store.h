@@ -1,14 +1,15 @@
 /* The typed store: every state change and every read that the service knows, each one call of a Redis function.
  *
- * A store belongs to one thread and has one connection. Calls are queued, calls of the same function and partition merged into one, all
- * sent in one write, and answered in order: each `done` runs exactly once, from store_flush (or store_ready), or with
- * STORE_UNAVAILABLE when Redis does not answer. What a result points at lives until `done` returns; copy what is needed longer. A `done` may
- * queue further calls. Arguments are copied when a call is queued.
+ * A store belongs to one thread and has one connection. Calls are queued, calls of the same function and partition
+ * merged into one, all sent in one write, and answered in order: each `done` runs exactly once, from store_flush (or
+ * store_ready), or with STORE_UNAVAILABLE when Redis does not answer. What a result points at lives until `done`
+ * returns; copy what is needed longer. A `done` may queue further calls. Arguments are copied when a call is queued.
  *
- * After STORE_UNAVAILABLE the outcome is unknown. Every call may be repeated, except a lease and a submit without request_id.
+ * After STORE_UNAVAILABLE the outcome is unknown. Every call may be repeated, except a lease and a submit without
+ * request_id.
  *
- * Times are Unix milliseconds of Redis's clock, spans milliseconds. `bucket` and `queue` are plain names that have been validated;
- * the store trusts its caller with lengths and ranges.
+ * Times are Unix milliseconds of Redis's clock, spans milliseconds. `bucket` and `queue` are plain names that have been
+ * validated; the store trusts its caller with lengths and ranges.
  */
 #ifndef RINGBACK_REDIS_STORE_H
 #define RINGBACK_REDIS_STORE_H
@@ -24,17 +25,17 @@ struct redis_target; /* redis/connection.h */
 
 enum store_code {
   STORE_OK,
-  STORE_NOT_FOUND,          /* the queue, job or delivery that the call is about */
-  STORE_ALREADY_EXISTS,     /* a queue of that name; a request_id with another content */
-  STORE_FULL,               /* max_size reached; limit says how many, current how many there are */
-  STORE_TOO_MANY,           /* another bound, such as queues a bucket */
-  STORE_CONFLICT,           /* the etag is not the current one */
-  STORE_PRECONDITION,       /* reason says what stands against it */
-  STORE_OUT_OF_RANGE,       /* the log no longer reaches back to the cursor */
-  STORE_INVALID,            /* reason says which settings contradict each other */
-  STORE_OUT_OF_MEMORY,      /* Redis is over its memory limit */
-  STORE_UNAVAILABLE,        /* Redis cannot be reached or did not answer in time; outcome unknown */
-  STORE_INTERNAL,           /* Redis or the function library answered what must not be; logged */
+  STORE_NOT_FOUND,      /* the queue, job or delivery that the call is about */
+  STORE_ALREADY_EXISTS, /* a queue of that name; a request_id with another content */
+  STORE_FULL,           /* max_size reached; limit says how many, current how many there are */
+  STORE_TOO_MANY,       /* another bound, such as queues a bucket */
+  STORE_CONFLICT,       /* the etag is not the current one */
+  STORE_PRECONDITION,   /* reason says what stands against it */
+  STORE_OUT_OF_RANGE,   /* the log no longer reaches back to the cursor */
+  STORE_INVALID,        /* reason says which settings contradict each other */
+  STORE_OUT_OF_MEMORY,  /* Redis is over its memory limit */
+  STORE_UNAVAILABLE,    /* Redis cannot be reached or did not answer in time; outcome unknown */
+  STORE_INTERNAL,       /* Redis or the function library answered what must not be; logged */
 };
 
 /* reason is a sentence part such as "the job has ended", never NULL. */
@@ -53,10 +54,10 @@ struct bytes {
 /* --- the store itself --- */
 
 struct store_metrics {
-  uint64_t calls;       /* of functions, as the callers see them */
-  uint64_t commands;    /* sent to Redis: calls / commands is the mean merged batch */
-  uint64_t batch_max;   /* the largest number of calls merged into one command */
-  uint64_t failures;    /* calls answered STORE_UNAVAILABLE */
+  uint64_t calls;     /* of functions, as the callers see them */
+  uint64_t commands;  /* sent to Redis: calls / commands is the mean merged batch */
+  uint64_t batch_max; /* the largest number of calls merged into one command */
+  uint64_t failures;  /* calls answered STORE_UNAVAILABLE */
   uint64_t reconnects;
   uint64_t batch_sizes[8]; /* commands that merged 1, 2, 3-4, 5-8, 9-16, 17-32, 33-64, more calls */
 };
@@ -65,11 +66,13 @@ struct store_metrics {
 struct store *store_create(const struct redis_target *target);
 void store_destroy(struct store *store);
 
-/* Sends what is queued and runs the continuations until nothing is queued, waiting at most wait_ms for each round of answers. */
+/* Sends what is queued and runs the continuations until nothing is queued, waiting at most wait_ms for each round of
+ * answers. */
 void store_flush(struct store *store, int wait_ms);
 
-/* The same for an event loop: store_send writes what it can and never blocks; then wait for store_fd to be readable (or writable where
- * store_wants_write) and call store_ready. -1: not connected; call store_send again later. store_expire fails calls older than wait_ms. */
+/* The same for an event loop: store_send writes what it can and never blocks; then wait for store_fd to be readable (or
+ * writable where store_wants_write) and call store_ready. -1: not connected; call store_send again later. store_expire
+ * fails calls older than wait_ms. */
 void store_send(struct store *store);
 int store_fd(const struct store *store);
 bool store_wants_write(const struct store *store);
@@ -121,17 +124,19 @@ struct store_queue {
   int64_t oldest_waiting_ms; /* age; -1: none waits */
 };
 
-typedef void store_queues_done(void *context, const struct store_error *error, const struct store_queue *queues, size_t count);
+typedef void store_queues_done(void *context, const struct store_error *error, const struct store_queue *queues,
+                               size_t count);
 
 /* One queue in the answer for each feature, in that order. */
 void store_activate(struct store *store, const char *bucket, const int *features, size_t count,
                     const struct store_settings *defaults, store_queues_done *done, void *context);
 void store_create_queue(struct store *store, const char *bucket, const char *queue, int feature,
                         const struct store_settings *settings, store_queues_done *done, void *context);
-void store_get_queue(struct store *store, const char *bucket, const char *queue, store_queues_done *done, void *context);
+void store_get_queue(struct store *store, const char *bucket, const char *queue, store_queues_done *done,
+                     void *context);
 /* Up to count queues whose names come after `after` ("" for the first); there may be more when count came. */
-void store_list_queues(struct store *store, const char *bucket, const char *after, size_t count, store_queues_done *done,
-                       void *context);
+void store_list_queues(struct store *store, const char *bucket, const char *after, size_t count,
+                       store_queues_done *done, void *context);
 /* etag "" : whatever it is. */
 void store_update_queue(struct store *store, const char *bucket, const char *queue, const char *etag, unsigned mask,
                         const struct store_settings *settings, store_queues_done *done, void *context);
@@ -140,7 +145,8 @@ void store_pause_queue(struct store *store, const char *bucket, const char *queu
 
 typedef void store_count_done(void *context, const struct store_error *error, int64_t count);
 
-void store_purge_queue(struct store *store, const char *bucket, const char *queue, store_count_done *done, void *context);
+void store_purge_queue(struct store *store, const char *bucket, const char *queue, store_count_done *done,
+                       void *context);
 void store_delete_queue(struct store *store, const char *bucket, const char *queue, bool force, store_count_done *done,
                         void *context);
 
@@ -156,13 +162,13 @@ struct store_new_job {
   int64_t run_timeout_ms; /* 0: none */
   int max_attempts;       /* 0: the queue's */
   bool callback_none;
-  const char *callback_url;  /* NULL: the queue's rule */
-  struct bytes spec;         /* packed Ringback__V1__JobSpec */
+  const char *callback_url; /* NULL: the queue's rule */
+  struct bytes spec;        /* packed Ringback__V1__JobSpec */
 };
 
 struct store_submit {
   const char *bucket;
-  const char *queue;    /* NULL: the default queue of `feature` */
+  const char *queue; /* NULL: the default queue of `feature` */
   int feature;
   const char *request_id; /* "": none */
   uint64_t digest;        /* of the content, to tell another request under the same id */
@@ -187,11 +193,11 @@ struct store_job {
   struct job_id id;
   const char *queue; /* its name */
   uint8_t queue_id[16];
-  int state; /* Ringback__V1__JobState; Pause and purged jobs are derived already */
+  int state;    /* Ringback__V1__JobState; Pause and purged jobs are derived already */
   int priority; /* the current one: ChangePriority does not touch the spec */
   int progress;
   int attempts;
-  int64_t due_ms; /* when it becomes or became leasable */
+  int64_t due_ms;           /* when it becomes or became leasable */
   int64_t start_ms, end_ms; /* 0: not yet */
   const char *code, *message, *worker;
   struct bytes spec;   /* packed JobSpec */
@@ -210,19 +216,19 @@ struct store_jobs {
 
 typedef void store_jobs_done(void *context, const struct store_error *error, const struct store_jobs *result);
 
-void store_get_jobs(struct store *store, const char *bucket, const struct job_id *ids, size_t count, store_jobs_done *done,
-                    void *context);
+void store_get_jobs(struct store *store, const char *bucket, const struct job_id *ids, size_t count,
+                    store_jobs_done *done, void *context);
 
 struct store_filter {
   const char *queue;
-  const char *tag;      /* "": any */
-  unsigned states;      /* bit 1 << Ringback__V1__JobState; 0: any. Submitted and Pause are the same. */
-  int64_t start_ms;     /* 0: none */
-  int64_t end_ms;       /* 0: none; exclusive */
+  const char *tag;  /* "": any */
+  unsigned states;  /* bit 1 << Ringback__V1__JobState; 0: any. Submitted and Pause are the same. */
+  int64_t start_ms; /* 0: none */
+  int64_t end_ms;   /* 0: none; exclusive */
 };
 
-void store_list_jobs(struct store *store, const char *bucket, const struct store_filter *filter, bool ascending, size_t count,
-                     const char *position, store_jobs_done *done, void *context);
+void store_list_jobs(struct store *store, const char *bucket, const struct store_filter *filter, bool ascending,
+                     size_t count, const char *position, store_jobs_done *done, void *context);
 
 /* What became of each item of a batch. */
 struct store_item {
@@ -243,12 +249,12 @@ typedef void store_items_done(void *context, const struct store_error *error, co
 
 void store_cancel_jobs(struct store *store, const char *bucket, const struct job_id *ids, size_t count,
                        store_items_done *done, void *context);
-void store_cancel_filter(struct store *store, const char *bucket, const struct store_filter *filter, const char *position,
-                         store_items_done *done, void *context);
+void store_cancel_filter(struct store *store, const char *bucket, const struct store_filter *filter,
+                         const char *position, store_items_done *done, void *context);
 void store_retry_jobs(struct store *store, const char *bucket, const struct job_id *ids, size_t count,
                       store_items_done *done, void *context);
-void store_retry_filter(struct store *store, const char *bucket, const struct store_filter *filter, const char *position,
-                        store_items_done *done, void *context);
+void store_retry_filter(struct store *store, const char *bucket, const struct store_filter *filter,
+                        const char *position, store_items_done *done, void *context);
 /* The result has the one job as it is afterwards. */
 void store_change_priority(struct store *store, const char *bucket, const struct job_id *id, int priority,
                            store_jobs_done *done, void *context);
@@ -364,7 +370,8 @@ void store_get_rule(struct store *store, const char *bucket, const char *queue, 
 /* etag "": whatever it is. STORE_PRECONDITION: on without an URL. */
 void store_update_rule(struct store *store, const char *bucket, const char *queue, const char *etag, unsigned mask,
                        const struct store_rule *rule, store_rule_done *done, void *context);
-void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done, void *context);
+void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,
+                       void *context);
 
 struct store_delivery {
   const char *id;    /* cb_<job>_<event>_<run> */
@@ -387,7 +394,8 @@ struct store_deliveries {
   uint64_t wait_key;         /* test: what rpc_park waits for (store_key_delivery) */
 };
 
-typedef void store_deliveries_done(void *context, const struct store_error *error, const struct store_deliveries *result);
+typedef void store_deliveries_done(void *context, const struct store_error *error,
+                                   const struct store_deliveries *result);
 
 /* Puts a test delivery into the outbox; the result has it. Ask store_get_delivery again when its wait_key is woken. */
 void store_test_callback(struct store *store, const char *bucket, const char *queue, store_deliveries_done *done,
@@ -397,12 +405,12 @@ void store_get_delivery(struct store *store, const char *bucket, const char *que
 
 struct store_delivery_filter {
   const char *queue;
-  unsigned states;           /* bit 1 << Ringback__V1__DeliveryState; 0: any */
-  const struct job_id *job;  /* NULL: any */
+  unsigned states;          /* bit 1 << Ringback__V1__DeliveryState; 0: any */
+  const struct job_id *job; /* NULL: any */
 };
 
-void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter, size_t count,
-                           const char *position, store_deliveries_done *done, void *context);
+void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
+                           size_t count, const char *position, store_deliveries_done *done, void *context);
 
 /* --- the dispatcher's side of the outbox --- */
 
@@ -414,8 +422,8 @@ struct store_claim {
   int64_t claim_token;
   int64_t claim_expire_ms;
   int event;
-  bool test;       /* made by store_test_callback: tried once, job is empty */
-  int attempts;    /* made before this one */
+  bool test;    /* made by store_test_callback: tried once, job is empty */
+  int attempts; /* made before this one */
   int64_t create_ms;
   int64_t sequence; /* of the rule */
   const char *bucket;
@@ -424,10 +432,10 @@ struct store_claim {
   const char *const *secrets; /* newest first */
   size_t secret_count;
   int64_t timeout_ms;
-  struct bytes body;         /* empty: not rendered yet */
-  const char *content_type;  /* of the body; "" : not rendered yet */
-  struct store_job job;      /* only while the body is not rendered; for a test: only queue and queue_id */
-  const char *traceparent;   /* "" : none; kept with the body */
+  struct bytes body;        /* empty: not rendered yet */
+  const char *content_type; /* of the body; "" : not rendered yet */
+  struct store_job job;     /* only while the body is not rendered; for a test: only queue and queue_id */
+  const char *traceparent;  /* "" : none; kept with the body */
 };
 
 struct store_claims {
@@ -437,8 +445,9 @@ struct store_claims {
 };
 
 typedef void store_claim_done(void *context, const struct store_error *error, const struct store_claims *result);
-/* Claims up to count due deliveries of one partition, its groups in turn. grace_ms is added to each rule's timeout for the claim's expiry
- * (DNS and connect time plus slack). When fewer came, the next delivery that becomes due is published ("due"). */
+/* Claims up to count due deliveries of one partition, its groups in turn. grace_ms is added to each rule's timeout for
+ * the claim's expiry (DNS and connect time plus slack). When fewer came, the next delivery that becomes due is
+ * published ("due"). */
 void store_claim(struct store *store, unsigned partition, size_t count, int64_t grace_ms, store_claim_done *done,
                  void *context);
 
@@ -446,7 +455,8 @@ typedef void store_done(void *context, const struct store_error *error);
 
 /* Stores the body before its first byte leaves. STORE_PRECONDITION: the claim is no longer ours; do not send. */
 void store_freeze(struct store *store, unsigned partition, const char *id, int64_t claim_token, const char *url,
-                  const char *content_type, const char *traceparent, struct bytes body, store_done *done, void *context);
+                  const char *content_type, const char *traceparent, struct bytes body, store_done *done,
+                  void *context);
 
 struct store_settlement {
   const char *id;

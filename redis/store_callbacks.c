@@ -1,0 +1,243 @@
+/* The store's calls about callback rules, deliveries and the outbox (50_callbacks.lua). */
+#include <string.h>
+
+#include "redis/call.h"
+#include "redis/store.h"
+
+/* --- rules --- */
+
+/* Secrets are kept as one text, one a line; none contains a line feed. */
+static const char *const *split_secrets(struct arena *arena, const char *text, size_t *count) {
+  size_t most = 1;
+  for (const char *at = text; *at; at++)
+    most += *at == '\n';
+  const char **secrets = ARENA_ARRAY(arena, const char *, most);
+  *count = 0;
+  while (*text) {
+    size_t length = strcspn(text, "\n");
+    secrets[(*count)++] = arena_strndup(arena, text, length);
+    text += length + (text[length] == '\n');
+  }
+  return secrets;
+}
+
+static void answer_rule(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
+  store_rule_done *done = (store_rule_done *)call->done;
+  if (error->code) {
+    done(call->context, error, NULL);
+    return;
+  }
+  struct store_rule rule = {.on = value_number(reply, 1) == 1,
+                            .url = value_text(reply, 2),
+                            .events = (unsigned)value_number(reply, 3),
+                            .timeout_ms = value_number(reply, 4),
+                            .etag = value_text(reply, 5),
+                            .update_ms = value_number(reply, 6)};
+  rule.secrets = split_secrets(call->arena, value_text(reply, 7), &rule.secret_count);
+  done(call->context, error, &rule);
+}
+
+static struct store_call *queue_call(struct store *store, const char *function, const char *bucket, const char *queue,
+                                     call_answer *answer, void (*done)(void), void *context) {
+  struct store_call *call = call_create(store, function, id_partition(bucket), answer, done, context);
+  call_add_text(call, bucket);
+  call_add_text(call, queue);
+  return call;
+}
+
+void store_get_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done, void *context) {
+  call_send(store, queue_call(store, "rule_get", bucket, queue, answer_rule, (void (*)(void))done, context));
+}
+
+void store_update_rule(struct store *store, const char *bucket, const char *queue, const char *etag, unsigned mask,
+                       const struct store_rule *rule, store_rule_done *done, void *context) {
+  struct store_call *call = queue_call(store, "rule_update", bucket, queue, answer_rule, (void (*)(void))done, context);
+  call_add_text(call, etag);
+  if (mask & RULE_STATE) {
+    call_add_text(call, "on");
+    call_add_number(call, rule->on);
+  }
+  if (mask & RULE_URL) {
+    call_add_text(call, "url");
+    call_add_text(call, rule->url);
+  }
+  if (mask & RULE_EVENTS) {
+    call_add_text(call, "ev");
+    call_add_number(call, rule->events);
+  }
+  if (mask & RULE_TIMEOUT) {
+    call_add_text(call, "to");
+    call_add_number(call, rule->timeout_ms);
+  }
+  if (mask & RULE_SECRETS) {
+    const char *joined = "";
+    for (size_t i = 0; i < rule->secret_count; i++)
+      joined = arena_printf(call->arena, "%s%s%s", joined, i ? "\n" : "", rule->secrets[i]);
+    call_add_text(call, "se");
+    call_add_text(call, joined);
+  }
+  call_send(store, call);
+}
+
+void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,
+                       void *context) {
+  call_send(store, queue_call(store, "rule_delete", bucket, queue, answer_rule, (void (*)(void))done, context));
+}
+
+/* --- deliveries --- */
+
+static void decode_delivery(const struct redis_value *values, struct store_delivery *delivery) {
+  delivery->id = value_text(values, 0);
+  delivery->queue = value_text(values, 1);
+  struct bytes job = value_bytes(values, 2);
+  if (job.length == sizeof delivery->job.bytes)
+    memcpy(delivery->job.bytes, job.data, job.length);
+  delivery->event = (int)value_number(values, 3);
+  delivery->state = (int)value_number(values, 4);
+  delivery->url = value_text(values, 5);
+  delivery->attempts = (int)value_number(values, 6);
+  delivery->http_status = (int)value_number(values, 7);
+  delivery->error_class = value_text(values, 8);
+  delivery->error_message = value_text(values, 9);
+  delivery->create_ms = value_number(values, 10);
+  delivery->last_attempt_ms = value_number(values, 11);
+  delivery->last_duration_ms = value_number(values, 12);
+  delivery->next_attempt_ms = value_number(values, 13);
+}
+
+static void answer_deliveries(struct store_call *call, const struct store_error *error,
+                              const struct redis_value *reply) {
+  store_deliveries_done *done = (store_deliveries_done *)call->done;
+  if (error->code) {
+    done(call->context, error, NULL);
+    return;
+  }
+  struct store_deliveries result = {.next_position = value_text(reply, 1)};
+  const struct redis_value *values = redis_at(reply, 2);
+  result.count = redis_count(values);
+  struct store_delivery *deliveries = ARENA_ARRAY(call->arena, struct store_delivery, result.count + 1);
+  for (size_t i = 0; i < result.count; i++)
+    decode_delivery(redis_at(values, i), &deliveries[i]);
+  result.deliveries = deliveries;
+  result.wait_key = result.count == 1 ? store_key_delivery(deliveries[0].id) : 0;
+  done(call->context, error, &result);
+}
+
+void store_test_callback(struct store *store, const char *bucket, const char *queue, store_deliveries_done *done,
+                         void *context) {
+  call_send(store, queue_call(store, "test_callback", bucket, queue, answer_deliveries, (void (*)(void))done, context));
+}
+
+void store_get_delivery(struct store *store, const char *bucket, const char *queue, const char *id,
+                        store_deliveries_done *done, void *context) {
+  struct store_call *call =
+      queue_call(store, "delivery_get", bucket, queue, answer_deliveries, (void (*)(void))done, context);
+  call_add_text(call, id);
+  call_send(store, call);
+}
+
+void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
+                           size_t count, const char *position, store_deliveries_done *done, void *context) {
+  struct store_call *call =
+      queue_call(store, "delivery_list", bucket, filter->queue, answer_deliveries, (void (*)(void))done, context);
+  call_add_number(call, filter->states);
+  if (filter->job)
+    call_add_id(call, filter->job);
+  else
+    call_add_text(call, "");
+  call_add_number(call, (int64_t)count);
+  call_add_text(call, position);
+  call->items = 100;
+  call_send(store, call);
+}
+
+/* --- the outbox --- */
+
+static bool decode_claim(struct store_call *call, const struct redis_value *values, struct store_claim *claim) {
+  claim->partition = call->partition;
+  claim->id = value_text(values, 0);
+  claim->group = value_text(values, 1);
+  claim->claim_token = value_number(values, 2);
+  claim->claim_expire_ms = value_number(values, 3);
+  claim->event = (int)value_number(values, 4);
+  claim->test = value_number(values, 5) == 1;
+  claim->attempts = (int)value_number(values, 6);
+  claim->create_ms = value_number(values, 7);
+  claim->sequence = value_number(values, 8);
+  claim->bucket = value_text(values, 9);
+  claim->url = value_text(values, 10);
+  claim->own_url = value_number(values, 11) == 1;
+  claim->secrets = split_secrets(call->arena, value_text(values, 12), &claim->secret_count);
+  claim->timeout_ms = value_number(values, 13);
+  claim->content_type = value_text(values, 14);
+  claim->body = value_bytes(values, 15);
+  claim->traceparent = value_text(values, 16);
+  claim->job.worker = claim->job.code = claim->job.message = claim->job.queue = "";
+  const struct redis_value *job = redis_at(values, 17);
+  if (claim->test) {
+    struct bytes queue_id = value_bytes(job, 1);
+    claim->job.queue = value_text(job, 0);
+    if (queue_id.length == sizeof claim->job.queue_id)
+      memcpy(claim->job.queue_id, queue_id.data, queue_id.length);
+    return true;
+  }
+  return redis_count(job) == 0 || value_job(call, job, 0, &claim->job);
+}
+
+static void answer_claim(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
+  store_claim_done *done = (store_claim_done *)call->done;
+  if (error->code) {
+    done(call->context, error, NULL);
+    return;
+  }
+  struct store_claims result = {.next_due_ms = value_number(reply, 1)};
+  const struct redis_value *values = redis_at(reply, 2);
+  struct store_claim *claims = ARENA_ARRAY(call->arena, struct store_claim, redis_count(values) + 1);
+  for (size_t i = 0; i < redis_count(values); i++)
+    if (decode_claim(call, redis_at(values, i), &claims[result.count]))
+      result.count++;
+  result.claims = claims;
+  done(call->context, error, &result);
+}
+
+void store_claim(struct store *store, unsigned partition, size_t count, int64_t grace_ms, store_claim_done *done,
+                 void *context) {
+  struct store_call *call = call_create(store, "claim", partition, answer_claim, (void (*)(void))done, context);
+  call_add_number(call, (int64_t)count);
+  call_add_number(call, grace_ms);
+  call->items = count;
+  call_send(store, call);
+}
+
+static void answer_done(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
+  (void)reply;
+  ((store_done *)call->done)(call->context, error);
+}
+
+void store_freeze(struct store *store, unsigned partition, const char *id, int64_t claim_token, const char *url,
+                  const char *content_type, const char *traceparent, struct bytes body, store_done *done,
+                  void *context) {
+  struct store_call *call = call_create(store, "freeze", partition, answer_done, (void (*)(void))done, context);
+  call_add_text(call, id);
+  call_add_number(call, claim_token);
+  call_add_text(call, url);
+  call_add_text(call, content_type);
+  call_add_text(call, traceparent);
+  call_add(call, body);
+  call_send(store, call);
+}
+
+void store_settle(struct store *store, unsigned partition, const struct store_settlement *settlement, store_done *done,
+                  void *context) {
+  struct store_call *call = call_create(store, "settle", partition, answer_done, (void (*)(void))done, context);
+  call_add_text(call, settlement->id);
+  call_add_number(call, settlement->claim_token);
+  call_add_number(call, settlement->state);
+  call_add_number(call, settlement->http_status);
+  call_add_text(call, settlement->error_class);
+  call_add_text(call, settlement->error_message);
+  call_add_number(call, settlement->start_ms);
+  call_add_number(call, settlement->duration_ms);
+  call_add_number(call, settlement->next_ms);
+  call_send(store, call);
+}
