@@ -18,7 +18,7 @@ static void run(struct process *process, const char *command, const char *input)
   assert_int_equal(process_start(process, command, environ, input, strlen(input)), 0);
   int rounds = 0;
   while (!process_wait(process, 100)) {
-    assert_true(++rounds < 300);
+    assert_true(++rounds < 100000);
   }
 }
 
@@ -100,7 +100,7 @@ static void a_signal_reaches_the_whole_group(void **state) {
   process_signal(&process, SIGTERM);
   int rounds = 0;
   while (!process_wait(&process, 100)) {
-    assert_true(++rounds < 100);
+    assert_true(++rounds < 100000);
   }
   assert_true(WIFSIGNALED(process.wait_status));
   process_close(&process);
