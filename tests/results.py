@@ -29,7 +29,7 @@ def tap(path):
     # Tests stand at the top level or one level inside their file; a suite's own line has subtests above it and is not one.
     text = path.read_text()
     for number, line in enumerate(text.splitlines()):
-        found = re.match(r"\s*(not )?ok \d+ - (.*?)(?: # (SKIP|TODO)\s*(.*))?$", line)
+        found = re.match(r"\s*(not )?ok \d+ - (.*?)(?: # (SKIP|[A-Z]+)\s*(.*))?$", line)
         if found:
             state = "skip" if found[3] else "fail" if found[1] else "pass"
             after = "\n".join(text.splitlines()[number + 1:number + 30]) if state == "fail" else found[4] or ""
