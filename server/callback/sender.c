@@ -1,0 +1,248 @@
+/* See sender.h. A request is first a look-up, then a transfer on a pooled curl handle inside one multi handle; one that
+ * has ended before or without dialling waits on a list of its own, so that a done never runs inside sender_post.
+ */
+#include "server/callback/sender.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/callback/resolver.h"
+#include "server/callback/transfer.h"
+
+#define IN_FLIGHT_DEFAULT 256
+
+struct sender {
+  struct sender_options options;
+  char *ca_file;
+  CURLM *multi;
+  struct resolver *resolver;
+  size_t in_flight;
+  struct transfer *transfers; /* in flight, wherever they are */
+  struct transfer *ended;     /* of those without a handle in the multi: done is due */
+  size_t idle_count;
+  CURL **idle;
+};
+
+static void set_up_curl(void) {
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* The CA bundle that curl was built with, or the one asked for. */
+static char *choose_ca_file(const char *wanted) {
+  if (wanted)
+    return strdup(wanted);
+  CURL *easy = curl_easy_init();
+  char *bundle = 0;
+  if (easy)
+    curl_easy_getinfo(easy, CURLINFO_CAINFO, &bundle);
+  char *copy = strdup(bundle ? bundle : "/etc/ssl/certs/ca-certificates.crt");
+  curl_easy_cleanup(easy);
+  return copy;
+}
+
+struct sender *sender_create(const struct sender_options *options) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, set_up_curl);
+  struct sender *sender = calloc(1, sizeof(*sender));
+  if (!sender)
+    abort();
+  sender->options = *options;
+  if (!sender->options.in_flight_max)
+    sender->options.in_flight_max = IN_FLIGHT_DEFAULT;
+  sender->ca_file = choose_ca_file(options->ca_file);
+  sender->idle = calloc(sender->options.in_flight_max, sizeof(CURL *));
+  sender->multi = curl_multi_init();
+  sender->resolver = resolver_create(options->dns_servers, SENDER_DNS_TIMEOUT_MS);
+  if (!sender->multi || !sender->resolver || !sender->idle || !sender->ca_file) {
+    sender_destroy(sender);
+    return 0;
+  }
+  /* The default follows the number of handles and evicts warm connections. */
+  curl_multi_setopt(sender->multi, CURLMOPT_MAXCONNECTS, (long)sender->options.in_flight_max);
+  curl_multi_setopt(sender->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
+  return sender;
+}
+
+static void release_handle(struct sender *sender, struct transfer *transfer) {
+  if (!transfer->easy)
+    return;
+  curl_multi_remove_handle(sender->multi, transfer->easy);
+  curl_easy_reset(transfer->easy);
+  assert(sender->idle_count < sender->options.in_flight_max);
+  sender->idle[sender->idle_count++] = transfer->easy;
+  transfer->easy = 0;
+}
+
+static void list_add(struct transfer **head, struct transfer *transfer) {
+  transfer->next = *head;
+  if (*head)
+    (*head)->link = &transfer->next;
+  *head = transfer;
+  transfer->link = head;
+}
+
+static void list_remove(struct transfer *transfer) {
+  *transfer->link = transfer->next;
+  if (transfer->next)
+    transfer->next->link = transfer->link;
+}
+
+void sender_destroy(struct sender *sender) {
+  if (!sender)
+    return;
+  resolver_destroy(sender->resolver);
+  while (sender->transfers || sender->ended) {
+    struct transfer *transfer = sender->transfers ? sender->transfers : sender->ended;
+    list_remove(transfer);
+    release_handle(sender, transfer);
+    transfer_destroy(transfer);
+  }
+  for (size_t i = 0; i < sender->idle_count; i++)
+    curl_easy_cleanup(sender->idle[i]);
+  if (sender->multi)
+    curl_multi_cleanup(sender->multi);
+  free(sender->idle);
+  free(sender->ca_file);
+  free(sender);
+}
+
+/* The done is due in the next sender_poll. */
+static void end_early(struct transfer *transfer) {
+  assert(transfer->stopped);
+  list_remove(transfer);
+  list_add(&transfer->sender->ended, transfer);
+}
+
+static CURL *take_handle(struct sender *sender) {
+  if (sender->idle_count)
+    return sender->idle[--sender->idle_count];
+  CURL *easy = curl_easy_init();
+  if (!easy)
+    abort();
+  return easy;
+}
+
+static void dial(struct transfer *transfer, const struct sockaddr_storage *addresses, size_t count) {
+  struct sender *sender = transfer->sender;
+  struct sockaddr_storage copies[RESOLVER_ADDRESSES_MAX];
+  assert(count <= RESOLVER_ADDRESSES_MAX);
+  memcpy(copies, addresses, count * sizeof(*addresses));
+  if (!transfer_vet(transfer, copies, count)) {
+    end_early(transfer);
+    return;
+  }
+  if (!transfer_begin(transfer, take_handle(sender), copies, count, clock_monotonic_us())) {
+    end_early(transfer);
+    return;
+  }
+  CURLMcode code = curl_multi_add_handle(sender->multi, transfer->easy);
+  if (code != CURLM_OK) {
+    transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "curl: %s", curl_multi_strerror(code));
+    end_early(transfer);
+  }
+}
+
+static void resolved(void *context, const struct sockaddr_storage *addresses, size_t count, const char *error) {
+  struct transfer *transfer = context;
+  if (error) {
+    transfer->result.dns_us = clock_monotonic_us() - transfer->start_us;
+    transfer_stop(transfer, CALLBACK_ERROR_DNS, "%s: %s", transfer->url.host, error);
+    end_early(transfer);
+    return;
+  }
+  dial(transfer, addresses, count);
+}
+
+bool sender_post(struct sender *sender, const struct sender_request *request, sender_done *done, void *context) {
+  if (sender->in_flight >= sender->options.in_flight_max)
+    return false;
+  int64_t now_us = clock_monotonic_us();
+  struct transfer *transfer = transfer_create(request, now_us);
+  transfer->sender = sender;
+  transfer->allowed = &sender->options.allowed;
+  transfer->ca_file = sender->ca_file;
+  transfer->done = done;
+  transfer->context = context;
+  sender->in_flight++;
+  list_add(&sender->transfers, transfer);
+  if (transfer->stopped)
+    end_early(transfer);
+  else if (transfer->url.is_address)
+    dial(transfer, &transfer->url.address, 1);
+  else
+    resolver_lookup(sender->resolver, transfer->url.host, now_us, resolved, transfer);
+  return true;
+}
+
+static void finish(struct sender *sender, struct transfer *transfer, CURLcode code) {
+  transfer_end(transfer, code, clock_monotonic_us(), clock_wall_ms());
+  list_remove(transfer);
+  release_handle(sender, transfer);
+  sender->in_flight--;
+  transfer->done(transfer->context, &transfer->result);
+  transfer_destroy(transfer);
+}
+
+static void finish_ended(struct sender *sender) {
+  /* A done may post again and end early again: those wait for the next round. */
+  struct transfer *ended = sender->ended;
+  sender->ended = 0;
+  if (ended)
+    ended->link = &ended;
+  while (ended)
+    finish(sender, ended, CURLE_OK);
+}
+
+static void finish_transfers(struct sender *sender) {
+  int left;
+  for (CURLMsg *message; (message = curl_multi_info_read(sender->multi, &left));) {
+    if (message->msg != CURLMSG_DONE)
+      continue;
+    char *private = 0;
+    CURLcode code = message->data.result;
+    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
+    finish(sender, (struct transfer *)(void *)private, code);
+  }
+}
+
+void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms) {
+  struct pollfd names[RESOLVER_FDS_MAX];
+  struct curl_waitfd fds[SENDER_EXTRA_FDS_MAX + RESOLVER_FDS_MAX];
+  assert(extra_count <= SENDER_EXTRA_FDS_MAX);
+  size_t name_count = resolver_poll_fds(sender->resolver, names);
+  /* CURL_WAIT_POLLIN and CURL_WAIT_POLLOUT have the values of POLLIN and POLLOUT on Linux. */
+  _Static_assert(CURL_WAIT_POLLIN == POLLIN && CURL_WAIT_POLLOUT == POLLOUT, "the same bits");
+  for (size_t i = 0; i < extra_count; i++)
+    fds[i] = (struct curl_waitfd){.fd = extra[i].fd, .events = extra[i].events};
+  for (size_t i = 0; i < name_count; i++)
+    fds[extra_count + i] = (struct curl_waitfd){.fd = names[i].fd, .events = names[i].events};
+  if (sender->ended)
+    timeout_ms = 0;
+  timeout_ms = resolver_timeout_ms(sender->resolver, clock_monotonic_us(), timeout_ms);
+
+  CURLMcode code = curl_multi_poll(sender->multi, fds, (unsigned)(extra_count + name_count), timeout_ms, 0);
+  for (size_t i = 0; i < extra_count; i++)
+    extra[i].revents = code == CURLM_OK ? fds[i].revents : 0;
+  for (size_t i = 0; i < name_count; i++)
+    names[i].revents = code == CURLM_OK ? fds[extra_count + i].revents : 0;
+  resolver_process(sender->resolver, names, name_count, clock_monotonic_us());
+  int running;
+  if (code == CURLM_OK)
+    code = curl_multi_perform(sender->multi, &running);
+  if (code != CURLM_OK)
+    log_event(LOG_ERROR, "curl failed", log_text("reason", curl_multi_strerror(code)));
+  finish_transfers(sender);
+  finish_ended(sender);
+}
+
+void sender_wakeup(struct sender *sender) {
+  curl_multi_wakeup(sender->multi);
+}
+
+size_t sender_in_flight(const struct sender *sender) {
+  return sender->in_flight;
+}

@@ -1,0 +1,52 @@
+/* One request on one curl handle: its settings, its hooks, and what its end means. Belongs to sender.c. */
+#ifndef RINGBACK_SERVER_CALLBACK_TRANSFER_H
+#define RINGBACK_SERVER_CALLBACK_TRANSFER_H
+
+#include <curl/curl.h>
+
+#include "server/callback/sender.h"
+#include "server/callback/url.h"
+
+struct transfer {
+  struct transfer *next, **link; /* of the sender's list of those in flight */
+  struct sender *sender;
+  const struct address_set *allowed;
+  const char *ca_file;
+  sender_done *done;
+  void *context;
+  bool (*may_send)(void *context);
+  CURL *easy; /* NULL: not dialling yet */
+  struct curl_slist *headers, *resolve;
+  const void *body;
+  size_t body_bytes;
+  int64_t timeout_us, start_us;
+  struct callback_url url;
+  char url_text[URL_BYTES_MAX + 1];
+
+  enum callback_error stopped; /* by a hook, or before dialling; message says why */
+  bool connected;              /* a connection is there, new or reused */
+  size_t received_bytes;
+  char retry_after[128]; /* "": not given */
+  char curl_message[CURL_ERROR_SIZE];
+  struct sender_result result;
+};
+
+/* Takes over everything of the request but its body. Never NULL; `stopped` is set when the request cannot be sent. */
+struct transfer *transfer_create(const struct sender_request *request, int64_t now_us);
+void transfer_destroy(struct transfer *transfer);
+
+/* Ends it before or while dialling. */
+void transfer_stop(struct transfer *transfer, enum callback_error error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* False, and stopped, when one of the addresses is denied. Their port is set. */
+bool transfer_vet(struct transfer *transfer, struct sockaddr_storage *addresses, size_t count);
+
+/* Sets the handle up, which is new or was reset. False, and stopped, when curl refuses a setting or no time is left. */
+bool transfer_begin(struct transfer *transfer, CURL *easy, const struct sockaddr_storage *addresses, size_t count,
+                    int64_t now_us);
+
+/* Fills the result in. */
+void transfer_end(struct transfer *transfer, CURLcode code, int64_t now_us, int64_t wall_ms);
+
+#endif

@@ -1,0 +1,208 @@
+"""Receivers of every temper for test_sender: HTTP and HTTPS on loopback, and a DNS server for names under .test.
+
+Prints `http=PORT`, `https=PORT`, `dns=PORT`, `ca=FILE`, one a line and an empty line, then serves until its standard input ends.
+What the HTTP path does stands in `answer`; what a name resolves to in NAMES.
+"""
+import email.utils
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+NAMES = {
+    "ok.test": (["127.0.0.1"], []),
+    "localhost": (["127.0.0.1"], ["::1"]),
+    "other.test": (["127.0.0.1"], []),
+    "public-and-private.test": (["127.0.0.1", "10.0.0.1"], []),
+    "private-second-family.test": (["127.0.0.1"], ["fd00::1"]),
+    "private.test": (["192.168.7.7"], []),
+    "metadata.test": (["169.254.169.254"], []),
+    "nat64.test": ([], ["64:ff9b::7f00:1"]),
+    "many.test": (["127.0.0.%d" % i for i in range(1, 21)], []),
+}
+rebind_count = 0
+
+
+def read_request(stream):
+    line = stream.readline()
+    if not line:
+        return None
+    method, path, _ = line.decode("latin-1").split(" ", 2)
+    headers = {}
+    while True:
+        line = stream.readline().decode("latin-1").rstrip("\r\n")
+        if not line:
+            break
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    body = stream.read(int(headers.get("content-length", "0")))
+    return method, path, headers, body
+
+
+def response(status, headers=(), body=b""):
+    lines = ["HTTP/1.1 %d Status" % status, "Content-Length: %d" % len(body), *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+def forever(connection, first, piece, pause=0.0):
+    connection.sendall(first)
+    while True:
+        connection.sendall(piece)
+        if pause:
+            time.sleep(pause)
+
+
+def as_expected(method, headers, body):
+    return (method == "POST" and body == b"<Response/>" and headers.get("content-type") == "application/xml"
+            and headers.get("x-test") == "1" and "expect" not in headers and "accept-encoding" not in headers
+            and headers.get("host", "").startswith("127.0.0.1:"))
+
+
+def answer(connection, request, served):
+    """False closes the connection."""
+    method, path, headers, body = request
+    if path.startswith("/status/"):
+        connection.sendall(response(int(path[8:]), ["Location: http://127.0.0.1:1/"]))
+    elif path == "/expected":
+        connection.sendall(response(200 if as_expected(method, headers, body) else 400))
+    elif path == "/served":
+        connection.sendall(response(200 + min(served, 99)))
+    elif path == "/body":
+        connection.sendall(response(200, body=b"x" * 60000))
+    elif path == "/gzip":
+        connection.sendall(response(200, ["Content-Encoding: gzip"], b"not gzip at all"))
+    elif path == "/retry-after/seconds":
+        connection.sendall(response(429, ["Retry-After: 120"]))
+    elif path == "/retry-after/date":
+        connection.sendall(response(503, ["retry-after: " + email.utils.formatdate(time.time() + 600, usegmt=True)]))
+    elif path == "/hang":
+        time.sleep(60)
+    elif path == "/drip":
+        forever(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"x", 0.05)
+    elif path == "/endless-body":
+        forever(connection, b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 4096)
+    elif path == "/claims-much":
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        forever(connection, b"", b"x" * 4096)
+    elif path == "/endless-headers":
+        forever(connection, b"HTTP/1.1 200 OK\r\n", b"X-Filler: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 50)
+    elif path == "/endless-header":
+        forever(connection, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"y" * 4096)
+    elif path == "/cut":
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+        return False
+    elif path == "/garbage":
+        connection.sendall(b"this is no HTTP\r\n\r\n")
+        return False
+    elif path == "/silent-close":
+        return False
+    elif path == "/reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+    elif path == "/close-later":
+        connection.sendall(response(200))
+        return False
+    else:
+        connection.sendall(response(404))
+    return True
+
+
+def serve_connection(connection, context):
+    try:
+        if context:
+            connection = context.wrap_socket(connection, server_side=True)
+        stream = connection.makefile("rb")
+        served = 0
+        while True:
+            request = read_request(stream)
+            if request is None or not answer(connection, request, served):
+                break
+            served += 1
+        stream.close()
+    except (OSError, ValueError):
+        pass
+    finally:
+        connection.close()
+
+
+def serve(listener, context=None):
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=serve_connection, args=(connection, context), daemon=True).start()
+
+
+def addresses_of(name):
+    global rebind_count
+    if name == "rebind.test":
+        rebind_count += 1
+        return (["127.0.0.1"], []) if rebind_count <= 2 else (["10.0.0.1"], [])
+    return NAMES.get(name)
+
+
+def dns_answer(question):
+    end, labels = 12, []
+    while question[end]:
+        labels.append(question[end + 1:end + 1 + question[end]].decode("latin-1"))
+        end += question[end] + 1
+    kind = struct.unpack("!H", question[end + 1:end + 3])[0]
+    name = ".".join(labels).lower()
+    if name == "silent.test":
+        return None
+    found = addresses_of(name)
+    records = []
+    if found and kind in (1, 28):
+        family = socket.AF_INET if kind == 1 else socket.AF_INET6
+        for address in found[0 if kind == 1 else 1]:
+            data = socket.inet_pton(family, address)
+            records.append(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 0, len(data)) + data)
+    flags = 0x8180 if found else 0x8183
+    header = question[:2] + struct.pack("!HHHHH", flags, 1, len(records), 0, 0)
+    return header + question[12:end + 5] + b"".join(records)
+
+
+def serve_dns(server):
+    while True:
+        question, peer = server.recvfrom(512)
+        reply = dns_answer(question)
+        if reply:
+            server.sendto(reply, peer)
+
+
+def listener_on_loopback():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(512)
+    return listener
+
+
+def tls_context(directory):
+    certificate, key = os.path.join(directory, "certificate.pem"), os.path.join(directory, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=ok.test", "-addext", "subjectAltName=DNS:ok.test", "-keyout", key, "-out", certificate],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
+
+
+def main():
+    with tempfile.TemporaryDirectory() as directory:
+        context, certificate = tls_context(directory)
+        plain, secure = listener_on_loopback(), listener_on_loopback()
+        dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        dns.bind(("127.0.0.1", 0))
+        threading.Thread(target=serve, args=(plain,), daemon=True).start()
+        threading.Thread(target=serve, args=(secure, context), daemon=True).start()
+        threading.Thread(target=serve_dns, args=(dns,), daemon=True).start()
+        print("http=%d\nhttps=%d\ndns=%d\nca=%s\n" % (plain.getsockname()[1], secure.getsockname()[1], dns.getsockname()[1],
+                                                    certificate), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,475 @@
+/* The sender against real receivers of every temper (receiver.py): what counts as success, what every failure is
+ * called, what is never dialled, and that nothing a receiver does takes longer or more memory than it may.
+ */
+#include "server/callback/sender.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "server/base/clock.h"
+
+static struct {
+  pid_t pid;
+  int in;
+  int http, https, dns;
+  char ca[256];
+} receiver;
+
+static int start_receiver(void **state) {
+  (void)state;
+  int in[2], out[2];
+  assert_int_equal(pipe(in), 0);
+  assert_int_equal(pipe(out), 0);
+  receiver.pid = fork();
+  assert_true(receiver.pid >= 0);
+  if (receiver.pid == 0) {
+    dup2(in[0], 0);
+    dup2(out[1], 1);
+    for (int fd = 3; fd < 64; fd++)
+      close(fd);
+    const char *root = getenv("PROJECT_ROOT");
+    char path[512];
+    snprintf(path, sizeof(path), "%s/tests/unit/receiver.py", root ? root : ".");
+    execl("/usr/bin/python3", "python3", path, (char *)0);
+    _exit(127);
+  }
+  close(in[0]);
+  close(out[1]);
+  receiver.in = in[1];
+  FILE *lines = fdopen(out[0], "r");
+  int read =
+      fscanf(lines, "http=%d https=%d dns=%d ca=%255s", &receiver.http, &receiver.https, &receiver.dns, receiver.ca);
+  fclose(lines);
+  return read == 4 ? 0 : -1;
+}
+
+static int stop_receiver(void **state) {
+  (void)state;
+  close(receiver.in);
+  int status;
+  waitpid(receiver.pid, &status, 0);
+  return 0;
+}
+
+/* --- one request at a time --- */
+
+struct outcome {
+  int count;
+  struct sender_result result;
+};
+
+static void keep(void *context, const struct sender_result *result) {
+  struct outcome *outcome = context;
+  outcome->count++;
+  outcome->result = *result;
+}
+
+static struct sender *sender_with(const char *allowed) {
+  char dns[32];
+  snprintf(dns, sizeof(dns), "127.0.0.1:%d", receiver.dns);
+  struct sender_options options = {.ca_file = receiver.ca, .dns_servers = dns, .in_flight_max = 64};
+  assert_null(address_set_parse(allowed, &options.allowed));
+  struct sender *sender = sender_create(&options);
+  assert_non_null(sender);
+  return sender;
+}
+
+static void wait_for(struct sender *sender, const struct outcome *outcome, int count) {
+  int64_t until_us = clock_monotonic_us() + 20 * 1000000LL;
+  while (outcome->count < count && clock_monotonic_us() < until_us)
+    sender_poll(sender, 0, 0, 100);
+  assert_int_equal(outcome->count, count);
+}
+
+static const struct sender_header headers[] = {{"Content-Type", "application/xml"}, {"X-Test", "1"}};
+static const char body[] = "<Response/>";
+
+static struct sender_request request_to(const char *url, int timeout_ms) {
+  return (struct sender_request){.url = url,
+                                 .headers = headers,
+                                 .header_count = 2,
+                                 .body = body,
+                                 .body_bytes = strlen(body),
+                                 .timeout_ms = timeout_ms};
+}
+
+static struct sender_result post_url(struct sender *sender, const char *url, int timeout_ms) {
+  struct outcome outcome = {0};
+  struct sender_request request = request_to(url, timeout_ms);
+  assert_true(sender_post(sender, &request, keep, &outcome));
+  wait_for(sender, &outcome, 1);
+  assert_int_equal(sender_in_flight(sender), 0);
+  return outcome.result;
+}
+
+static struct sender_result post(struct sender *sender, const char *scheme, const char *host, const char *path) {
+  char url[256];
+  snprintf(url, sizeof(url), "%s://%s:%d%s", scheme, host, strcmp(scheme, "http") ? receiver.https : receiver.http,
+           path);
+  return post_url(sender, url, 0);
+}
+
+static void expect(const struct sender_result *result, int status, const char *error) {
+  if (result->http_status != status || strcmp(callback_error_name(result->error), error) != 0)
+    fail_msg("status %d, error \"%s\" (%s); expected %d, \"%s\"", result->http_status,
+             callback_error_name(result->error), result->message, status, error);
+  assert_true(!result->message[0] == !result->error);
+}
+
+static void expect_path(struct sender *sender, const char *path, int status, const char *error) {
+  struct sender_result result = post(sender, "http", "127.0.0.1", path);
+  expect(&result, status, error);
+}
+
+static void only_2xx_is_success(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  expect_path(sender, "/expected", 200, "");
+  expect_path(sender, "/status/204", 204, "");
+  expect_path(sender, "/status/299", 299, "");
+  expect_path(sender, "/status/301", 301, "redirect");
+  expect_path(sender, "/status/302", 302, "redirect");
+  expect_path(sender, "/status/307", 307, "redirect");
+  expect_path(sender, "/status/400", 400, "status_4xx");
+  expect_path(sender, "/status/410", 410, "gone");
+  expect_path(sender, "/status/429", 429, "status_429");
+  expect_path(sender, "/status/500", 500, "status_5xx");
+  expect_path(sender, "/status/503", 503, "status_5xx");
+  expect_path(sender, "/body", 200, "");
+  expect_path(sender, "/gzip", 200, "");
+  sender_destroy(sender);
+}
+
+static void retry_after_is_taken_in_both_forms(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post(sender, "http", "127.0.0.1", "/retry-after/seconds");
+  expect(&result, 429, "status_429");
+  assert_int_equal(result.retry_after_ms, 120000);
+  result = post(sender, "http", "127.0.0.1", "/retry-after/date");
+  expect(&result, 503, "status_5xx");
+  assert_in_range(result.retry_after_ms, 590000, 601000);
+  result = post(sender, "http", "127.0.0.1", "/status/503");
+  assert_int_equal(result.retry_after_ms, -1);
+  sender_destroy(sender);
+}
+
+static void an_answer_has_a_limit(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  expect_path(sender, "/endless-body", 200, "response_too_large");
+  expect_path(sender, "/claims-much", 200, "response_too_large");
+  expect_path(sender, "/endless-headers", 200, "response_too_large");
+  struct sender_result result = post(sender, "http", "127.0.0.1", "/endless-header");
+  assert_int_equal(result.error, CALLBACK_ERROR_RESPONSE_TOO_LARGE);
+  sender_destroy(sender);
+}
+
+static void a_connection_that_breaks_is_a_reset(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  expect_path(sender, "/reset", 0, "reset");
+  expect_path(sender, "/silent-close", 0, "reset");
+  expect_path(sender, "/cut", 200, "reset");
+  struct sender_result result = post(sender, "http", "127.0.0.1", "/garbage");
+  assert_int_equal(result.error, CALLBACK_ERROR_RESET);
+  sender_destroy(sender);
+}
+
+static void nobody_listening_is_connect_refused(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post_url(sender, "http://127.0.0.1:1/", 0);
+  expect(&result, 0, "connect_refused");
+  sender_destroy(sender);
+}
+
+static void an_attempt_takes_no_longer_than_its_timeout(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  static const char *const paths[] = {"/hang", "/drip"};
+  for (size_t i = 0; i < 2; i++) {
+    char url[64];
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d%s", receiver.http, paths[i]);
+    struct sender_result result = post_url(sender, url, 1000);
+    expect(&result, i ? 200 : 0, "timeout");
+    assert_in_range(result.total_us, 990000, 2500000);
+  }
+  sender_destroy(sender);
+}
+
+/* Its backlog is full, so that it never answers a SYN. */
+static void a_host_that_does_not_answer_is_connect_timeout(void **state) {
+  (void)state;
+  int listener = socket(AF_INET, SOCK_STREAM, 0), fillers[3];
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+  socklen_t size = sizeof(address);
+  assert_int_equal(bind(listener, (struct sockaddr *)&address, size), 0);
+  assert_int_equal(listen(listener, 0), 0);
+  assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+  for (size_t i = 0; i < 3; i++) {
+    fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    connect(fillers[i], (struct sockaddr *)&address, size);
+  }
+  struct sender *sender = sender_with("127.0.0.0/8");
+  char url[64];
+  snprintf(url, sizeof(url), "http://127.0.0.1:%d/", ntohs(address.sin_port));
+  struct sender_result result = post_url(sender, url, 0);
+  expect(&result, 0, "connect_timeout");
+  assert_in_range(result.total_us, 2900000, 5000000);
+  sender_destroy(sender);
+  for (size_t i = 0; i < 3; i++)
+    close(fillers[i]);
+  close(listener);
+}
+
+static void denied_addresses_are_not_dialled(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("");
+  static const char *const hosts[] = {
+      "127.0.0.1",       "127.1",         "0x7f.1",     "2130706433",        "017700000001", "[::ffff:127.0.0.1]",
+      "[::1]",           "localhost",     "localhost.", "[64:ff9b::7f00:1]", "ok.test",      "0.0.0.0",
+      "169.254.169.254", "metadata.test", "nat64.test", "10.0.0.1",          "[fe80::1]",    "[2002:7f00:1::1]"};
+  for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+    struct sender_result result = post(sender, "http", hosts[i], "/status/200");
+    if (result.error != CALLBACK_ERROR_BLOCKED_ADDRESS || result.http_status || result.address[0])
+      fail_msg("%s: %s %s", hosts[i], callback_error_name(result.error), result.message);
+  }
+  struct sender_result result = post_url(sender, "http://user@127.0.0.1/", 0);
+  expect(&result, 0, "blocked_address");
+  sender_destroy(sender);
+}
+
+static void one_denied_answer_denies_the_name(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post(sender, "http", "ok.test", "/status/200");
+  expect(&result, 200, "");
+  assert_string_equal(result.address, "127.0.0.1");
+  static const char *const hosts[] = {"public-and-private.test", "private-second-family.test", "private.test",
+                                      "nat64.test"};
+  for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+    result = post(sender, "http", hosts[i], "/status/200");
+    expect(&result, 0, "blocked_address");
+  }
+  sender_destroy(sender);
+}
+
+static void a_name_that_is_rebound_is_vetted_again(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post(sender, "http", "rebind.test", "/close-later");
+  expect(&result, 200, "");
+  usleep(1100 * 1000); /* the shortest time that an answer is kept */
+  result = post(sender, "http", "rebind.test", "/status/200");
+  expect(&result, 0, "blocked_address");
+  sender_destroy(sender);
+}
+
+static void names_that_do_not_resolve_are_dns_failures(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post(sender, "http", "nobody.test", "/status/200");
+  expect(&result, 0, "dns");
+  result = post(sender, "http", "many.test", "/status/200");
+  expect(&result, 0, "dns");
+  result = post(sender, "http", "silent.test", "/status/200");
+  expect(&result, 0, "dns");
+  assert_in_range(result.total_us, 2900000, 4500000);
+  sender_destroy(sender);
+}
+
+static void a_silent_name_server_stalls_nobody_else(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct outcome slow = {0}, fast = {0};
+  char url[64];
+  snprintf(url, sizeof(url), "http://silent.test:%d/status/200", receiver.http);
+  struct sender_request request = request_to(url, 0);
+  for (int i = 0; i < 16; i++)
+    assert_true(sender_post(sender, &request, keep, &slow));
+  snprintf(url, sizeof(url), "http://ok.test:%d/status/200", receiver.http);
+  request = request_to(url, 0);
+  int64_t start_us = clock_monotonic_us();
+  for (int i = 0; i < 16; i++)
+    assert_true(sender_post(sender, &request, keep, &fast));
+  wait_for(sender, &fast, 16);
+  assert_true(clock_monotonic_us() - start_us < 2000000);
+  wait_for(sender, &slow, 16);
+  sender_destroy(sender);
+}
+
+static void tls_is_verified(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post(sender, "https", "ok.test", "/status/200");
+  expect(&result, 200, "");
+  assert_true(result.tls_us > 0);
+  result = post(sender, "https", "other.test", "/status/200");
+  expect(&result, 0, "tls");
+  result = post(sender, "https", "127.0.0.1", "/status/200");
+  expect(&result, 0, "tls");
+  sender_destroy(sender);
+
+  struct sender_options options = {0};
+  assert_null(address_set_parse("127.0.0.0/8", &options.allowed));
+  char dns[32];
+  snprintf(dns, sizeof(dns), "127.0.0.1:%d", receiver.dns);
+  options.dns_servers = dns;
+  sender = sender_create(&options);
+  result = post(sender, "https", "ok.test", "/status/200");
+  expect(&result, 0, "tls");
+  sender_destroy(sender);
+}
+
+static void connections_are_reused(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  for (int i = 0; i < 5; i++)
+    expect_path(sender, "/served", 200 + i, "");
+  struct sender_result result = post(sender, "https", "ok.test", "/served");
+  expect(&result, 200, "");
+  result = post(sender, "https", "ok.test", "/served");
+  expect(&result, 201, "");
+  assert_string_equal(result.address, "127.0.0.1");
+  sender_destroy(sender);
+}
+
+static void a_connection_closed_between_requests_is_no_failure(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  for (int i = 0; i < 5; i++)
+    expect_path(sender, "/close-later", 200, "");
+  sender_destroy(sender);
+}
+
+static int may_send_calls;
+
+static bool never(void *context) {
+  (void)context;
+  may_send_calls++;
+  return false;
+}
+
+static void nothing_leaves_when_the_claim_has_run_out(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  char url[64];
+  snprintf(url, sizeof(url), "http://127.0.0.1:%d/served", receiver.http);
+  /* On a new connection and on a reused one. */
+  for (int i = 0; i < 2; i++) {
+    struct outcome outcome = {0};
+    struct sender_request request = request_to(url, 0);
+    request.may_send = never;
+    may_send_calls = 0;
+    assert_true(sender_post(sender, &request, keep, &outcome));
+    wait_for(sender, &outcome, 1);
+    expect(&outcome.result, 0, "cancelled");
+    assert_int_equal(may_send_calls, 1);
+    struct sender_result result = post_url(sender, url, 0);
+    expect(&result, 200, "");
+  }
+  sender_destroy(sender);
+}
+
+static void control_characters_in_headers_are_refused(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_header bad[] = {{"X-Test", "1\r\nX-Injected: 2"}};
+  char url[64];
+  snprintf(url, sizeof(url), "http://127.0.0.1:%d/status/200", receiver.http);
+  struct sender_request request = request_to(url, 0);
+  request.headers = bad;
+  request.header_count = 1;
+  struct outcome outcome = {0};
+  assert_true(sender_post(sender, &request, keep, &outcome));
+  assert_int_equal(outcome.count, 0);
+  wait_for(sender, &outcome, 1);
+  expect(&outcome.result, 0, "cancelled");
+  sender_destroy(sender);
+}
+
+static void in_flight_has_a_limit(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  char url[64];
+  snprintf(url, sizeof(url), "http://127.0.0.1:%d/status/200", receiver.http);
+  struct sender_request request = request_to(url, 0);
+  struct outcome outcome = {0};
+  for (int i = 0; i < 64; i++)
+    assert_true(sender_post(sender, &request, keep, &outcome));
+  assert_false(sender_post(sender, &request, keep, &outcome));
+  wait_for(sender, &outcome, 64);
+  assert_true(sender_post(sender, &request, keep, &outcome));
+  wait_for(sender, &outcome, 65);
+  expect(&outcome.result, 200, "");
+  sender_destroy(sender);
+}
+
+static void dropped_requests_leave_nothing_behind(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct outcome outcome = {0};
+  static const char *const hosts[] = {"127.0.0.1", "ok.test", "silent.test", "10.0.0.1"};
+  for (int i = 0; i < 16; i++) {
+    char url[64];
+    snprintf(url, sizeof(url), "http://%s:%d/hang", hosts[i % 4], receiver.http);
+    struct sender_request request = request_to(url, 0);
+    assert_true(sender_post(sender, &request, keep, &outcome));
+    if (i == 8)
+      sender_poll(sender, 0, 0, 10);
+  }
+  sender_destroy(sender);
+}
+
+static void extra_descriptors_and_wake_ups_end_a_poll(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  int ends[2];
+  assert_int_equal(pipe(ends), 0);
+  assert_int_equal(write(ends[1], "x", 1), 1);
+  struct pollfd extra = {.fd = ends[0], .events = POLLIN};
+  int64_t start_us = clock_monotonic_us();
+  sender_poll(sender, &extra, 1, 10000);
+  assert_true(extra.revents & POLLIN);
+  sender_wakeup(sender);
+  sender_poll(sender, 0, 0, 10000);
+  assert_true(clock_monotonic_us() - start_us < 5000000);
+  close(ends[0]);
+  close(ends[1]);
+  sender_destroy(sender);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(only_2xx_is_success),
+      cmocka_unit_test(retry_after_is_taken_in_both_forms),
+      cmocka_unit_test(an_answer_has_a_limit),
+      cmocka_unit_test(a_connection_that_breaks_is_a_reset),
+      cmocka_unit_test(nobody_listening_is_connect_refused),
+      cmocka_unit_test(an_attempt_takes_no_longer_than_its_timeout),
+      cmocka_unit_test(a_host_that_does_not_answer_is_connect_timeout),
+      cmocka_unit_test(denied_addresses_are_not_dialled),
+      cmocka_unit_test(one_denied_answer_denies_the_name),
+      cmocka_unit_test(a_name_that_is_rebound_is_vetted_again),
+      cmocka_unit_test(names_that_do_not_resolve_are_dns_failures),
+      cmocka_unit_test(a_silent_name_server_stalls_nobody_else),
+      cmocka_unit_test(tls_is_verified),
+      cmocka_unit_test(connections_are_reused),
+      cmocka_unit_test(a_connection_closed_between_requests_is_no_failure),
+      cmocka_unit_test(nothing_leaves_when_the_claim_has_run_out),
+      cmocka_unit_test(control_characters_in_headers_are_refused),
+      cmocka_unit_test(in_flight_has_a_limit),
+      cmocka_unit_test(dropped_requests_leave_nothing_behind),
+      cmocka_unit_test(extra_descriptors_and_wake_ups_end_a_poll),
+  };
+  return cmocka_run_group_tests(tests, start_receiver, stop_receiver);
+}
