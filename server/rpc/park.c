@@ -1,0 +1,286 @@
+/* Calls that wait: for one of their keys, for a time, for the end of the server.
+ *
+ * A parked call has a waiter for each of its keys. Waiters stand in buckets, by hash of the key, ordered by ticket; a
+ * call draws its ticket when it first parks and keeps it, so one that was tried in vain stands where it stood. All
+ * parked calls are in one heap, by until_ms. Waiters are the call's own memory; the buckets are as many as calls may
+ * park: nothing is allocated while calls come and go.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/rpc/bridge.h"
+
+#define BUCKETS_MIN 64
+#define BUCKETS_MAX 65536
+
+static void *grow(void *array, size_t *capacity, size_t element_bytes) {
+  *capacity = *capacity ? *capacity * 2 : 64;
+  array = realloc(array, *capacity * element_bytes);
+  if (!array)
+    abort();
+  return array;
+}
+
+void park_open(struct park_lot *lot, size_t parked_max) {
+  size_t count = BUCKETS_MIN;
+  while (count < parked_max && count < BUCKETS_MAX)
+    count *= 2;
+  memset(lot, 0, sizeof *lot);
+  lot->bucket_mask = count - 1;
+  lot->buckets = calloc(count, sizeof *lot->buckets);
+  if (!lot->buckets)
+    abort();
+}
+
+void park_close(struct park_lot *lot) {
+  assert(lot->heap_count == 0);
+  free(lot->buckets);
+  free(lot->heap);
+  free(lot->scratch);
+  free(lot->trials);
+}
+
+static struct park_bucket *bucket_of(struct park_lot *lot, uint64_t key) {
+  uint64_t mixed = key * UINT64_C(0x9E3779B97F4A7C15);
+  return &lot->buckets[(mixed >> 32) & lot->bucket_mask];
+}
+
+/* --- the heap --- */
+
+static void heap_put(struct park_lot *lot, size_t index, struct rpc_call *call) {
+  lot->heap[index] = call;
+  call->park_index = index;
+}
+
+static void heap_up(struct park_lot *lot, size_t index) {
+  struct rpc_call *call = lot->heap[index];
+  while (index > 0) {
+    size_t parent = (index - 1) / 2;
+    if (lot->heap[parent]->park_until_ms <= call->park_until_ms)
+      break;
+    heap_put(lot, index, lot->heap[parent]);
+    index = parent;
+  }
+  heap_put(lot, index, call);
+}
+
+static void heap_down(struct park_lot *lot, size_t index) {
+  struct rpc_call *call = lot->heap[index];
+  for (;;) {
+    size_t child = index * 2 + 1;
+    if (child >= lot->heap_count)
+      break;
+    if (child + 1 < lot->heap_count && lot->heap[child + 1]->park_until_ms < lot->heap[child]->park_until_ms)
+      child++;
+    if (call->park_until_ms <= lot->heap[child]->park_until_ms)
+      break;
+    heap_put(lot, index, lot->heap[child]);
+    index = child;
+  }
+  heap_put(lot, index, call);
+}
+
+static void heap_add(struct park_lot *lot, struct rpc_call *call) {
+  if (lot->heap_count == lot->heap_capacity) {
+    lot->heap = grow(lot->heap, &lot->heap_capacity, sizeof(struct rpc_call *));
+    lot->scratch = realloc(lot->scratch, lot->heap_capacity * sizeof(struct rpc_call *));
+    if (!lot->scratch)
+      abort();
+  }
+  heap_put(lot, lot->heap_count, call);
+  heap_up(lot, lot->heap_count++);
+}
+
+static void heap_remove(struct park_lot *lot, struct rpc_call *call) {
+  size_t index = call->park_index;
+  struct rpc_call *last = lot->heap[--lot->heap_count];
+  if (last == call)
+    return;
+  heap_put(lot, index, last);
+  heap_up(lot, index);
+  heap_down(lot, last->park_index);
+}
+
+/* --- waiters --- */
+
+static void waiter_insert(struct park_lot *lot, struct park_waiter *waiter) {
+  struct park_bucket *bucket = bucket_of(lot, waiter->key);
+  uint64_t ticket = waiter->call->park_ticket;
+  struct park_waiter *before = bucket->last;
+  if (bucket->first && ticket < bucket->first->call->park_ticket)
+    before = NULL;
+  while (before && before->call->park_ticket > ticket)
+    before = before->previous;
+  waiter->previous = before;
+  waiter->next = before ? before->next : bucket->first;
+  if (waiter->next)
+    waiter->next->previous = waiter;
+  else
+    bucket->last = waiter;
+  if (before)
+    before->next = waiter;
+  else
+    bucket->first = waiter;
+}
+
+static void waiter_remove(struct park_lot *lot, struct park_waiter *waiter) {
+  struct park_bucket *bucket = bucket_of(lot, waiter->key);
+  if (waiter->previous)
+    waiter->previous->next = waiter->next;
+  else
+    bucket->first = waiter->next;
+  if (waiter->next)
+    waiter->next->previous = waiter->previous;
+  else
+    bucket->last = waiter->previous;
+}
+
+bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, bool shared, int64_t until_ms) {
+  struct rpc_thread *thread = call->thread;
+  struct rpc_lane *lane = thread->lane;
+  struct park_lot *lot = &thread->parked;
+  assert(key_count >= 1 && key_count <= RPC_PARK_KEYS_MAX);
+  if (call->over)
+    return true; /* nothing is left to wait for, and nothing to answer */
+  if (call->drain_woken)
+    return false;
+  park_remove(call);
+  if (atomic_fetch_add_explicit(&lane->calls_parked, 1, memory_order_relaxed) >= lane->parked_max) {
+    atomic_fetch_sub_explicit(&lane->calls_parked, 1, memory_order_relaxed);
+    return false;
+  }
+  if (call->park_ticket == 0)
+    call->park_ticket = ++lot->next_ticket;
+  if (call->waiter_capacity < key_count) {
+    call->waiters = ARENA_ARRAY(call->arena, struct park_waiter, key_count);
+    call->waiter_capacity = key_count;
+  }
+  call->parked = true;
+  call->park_shared = shared;
+  call->park_until_ms = until_ms;
+  call->waiter_count = key_count;
+  for (size_t i = 0; i < key_count; i++) {
+    call->waiters[i].call = call;
+    call->waiters[i].key = keys[i];
+    waiter_insert(lot, &call->waiters[i]);
+  }
+  heap_add(lot, call);
+  return true;
+}
+
+void park_remove(struct rpc_call *call) {
+  struct park_lot *lot = &call->thread->parked;
+  if (!call->parked)
+    return;
+  for (size_t i = 0; i < call->waiter_count; i++)
+    waiter_remove(lot, &call->waiters[i]);
+  heap_remove(lot, call);
+  call->parked = false;
+  atomic_fetch_sub_explicit(&call->thread->lane->calls_parked, 1, memory_order_relaxed);
+}
+
+int64_t park_next_deadline(const struct park_lot *lot) {
+  return lot->heap_count ? lot->heap[0]->park_until_ms : INT64_MAX;
+}
+
+/* --- waking --- */
+
+static void call_wake(struct rpc_call *call, enum rpc_wake why) {
+  park_remove(call);
+  assert(call->method->handler->wake);
+  call->method->handler->wake(call, why);
+}
+
+static struct rpc_call *first_exclusive(struct park_lot *lot, uint64_t key) {
+  for (struct park_waiter *waiter = bucket_of(lot, key)->first; waiter; waiter = waiter->next)
+    if (waiter->key == key && !waiter->call->park_shared)
+      return waiter->call;
+  return NULL;
+}
+
+static void wake_shared(struct park_lot *lot, uint64_t key) {
+  size_t count = 0;
+  for (struct park_waiter *waiter = bucket_of(lot, key)->first; waiter; waiter = waiter->next)
+    if (waiter->key == key && waiter->call->park_shared && (count == 0 || lot->scratch[count - 1] != waiter->call))
+      lot->scratch[count++] = waiter->call;
+  for (size_t i = 0; i < count; i++)
+    if (lot->scratch[i]->parked)
+      call_wake(lot->scratch[i], RPC_WAKE_KEY);
+}
+
+static int by_ticket(const void *left, const void *right) {
+  const struct rpc_call *a = *(struct rpc_call *const *)left, *b = *(struct rpc_call *const *)right;
+  return (a->park_ticket > b->park_ticket) - (a->park_ticket < b->park_ticket);
+}
+
+/* Everybody who is parked now, in the order of their tickets. */
+static bool wake_all(struct park_lot *lot, enum rpc_wake why) {
+  size_t count = lot->heap_count;
+  if (count == 0)
+    return false;
+  memcpy(lot->scratch, lot->heap, count * sizeof(struct rpc_call *));
+  qsort(lot->scratch, count, sizeof(struct rpc_call *), by_ticket);
+  for (size_t i = 0; i < count; i++) {
+    lot->scratch[i]->drain_woken |= why == RPC_WAKE_DRAIN;
+    if (lot->scratch[i]->parked)
+      call_wake(lot->scratch[i], why);
+  }
+  return true;
+}
+
+static void trial_add(struct park_lot *lot, uint64_t key, struct rpc_call *call) {
+  if (lot->trial_count == lot->trial_capacity)
+    lot->trials = grow(lot->trials, &lot->trial_capacity, sizeof(struct park_trial));
+  lot->trials[lot->trial_count++] = (struct park_trial){key, call};
+}
+
+void park_wake(struct rpc_thread *thread, const uint64_t *keys, size_t count, bool everything) {
+  struct park_lot *lot = &thread->parked;
+  if (everything) {
+    wake_all(lot, RPC_WAKE_KEY);
+    return;
+  }
+  for (size_t i = 0; i < count; i++) {
+    wake_shared(lot, keys[i]);
+    struct rpc_call *call = first_exclusive(lot, keys[i]);
+    if (!call)
+      continue;
+    trial_add(lot, keys[i], call);
+    call_wake(call, RPC_WAKE_KEY);
+  }
+}
+
+bool park_continue(struct rpc_thread *thread) {
+  struct park_lot *lot = &thread->parked;
+  size_t kept = 0;
+  for (size_t i = 0; i < lot->trial_count; i++) {
+    struct park_trial trial = lot->trials[i];
+    if (!trial.call->over)
+      continue;
+    trial.call = first_exclusive(lot, trial.key);
+    if (!trial.call)
+      continue;
+    lot->trials[kept++] = trial;
+    call_wake(trial.call, RPC_WAKE_KEY);
+  }
+  lot->trial_count = kept;
+  return kept > 0;
+}
+
+bool park_expire(struct rpc_thread *thread) {
+  struct park_lot *lot = &thread->parked;
+  bool any = false;
+  while (lot->heap_count && lot->heap[0]->park_until_ms <= thread->now_ms) {
+    struct rpc_call *call = lot->heap[0];
+    call_wake(call, RPC_WAKE_DEADLINE);
+    any = true;
+    if (call->parked && call->park_until_ms <= thread->now_ms)
+      break; /* it parked again until a time that is past: not twice in one batch */
+  }
+  return any;
+}
+
+bool park_drain(struct rpc_thread *thread) {
+  return wake_all(&thread->parked, RPC_WAKE_DRAIN);
+}
