@@ -27,17 +27,15 @@
 --   outbox:G      zset    an outbox group's deliveries by next attempt; G is Q, Q:t (tests) or Q:HASH (a job's own endpoint)
 --   claims:G      zset    the group's claimed deliveries by claim expiry
 --   due           zset    groups by when they have something due, or were last served
---   d:DELIVERY    hash    a delivery
---   dl:Q          stream  a queue's deliveries in order of creation
+--   d:DELIVERY    string  a delivery, packed
+--   dl:Q          zset    a queue's deliveries by sequence
 --   dended:Q      zset    ended deliveries by end time
 --   hungry        string  a dispatcher found too little and wants to be told
 --   trash         list    what a purge or a deletion left, taken in slices
 
--- Nothing but redis.register_function is there yet while the library loads, so these look their globals up when they run.
-local function call(...) return redis.call(...) end
-local function pack(...) return struct.pack(...) end
-local function unpack_struct(...) return struct.unpack(...) end
-local function floor(n) return math.floor(n) end
+-- Nothing but redis.register_function is there yet while the library loads: begin() sets these.
+local call, pack, unpack_struct, floor, format
+
 local function min(a, b) return a < b and a or b end
 local function max(a, b) return a > b and a or b end
 
@@ -63,6 +61,8 @@ local VALUES_MAX = 2000         -- values of one command: Lua's unpack fails bey
 local DELIVERIES_KEPT = 10000   -- ended deliveries of a queue
 local DELIVERIES_KEPT_MS = 3 * 86400 * 1000
 local GROUP_CONCURRENCY = 32    -- attempts under way at one endpoint
+local GROUPS_MAX = 64           -- outbox groups that one claim looks at
+local TURN_MAX = 8              -- deliveries that a group gets in its turn
 
 local HEAD = '>BBBBHHI4I6I6I4I4BI4'
 local HEAD_SIZE = 37
@@ -78,7 +78,7 @@ local LETTERS = {'j', 's', 'd'}
 
 -- The text form of a job's 16 raw bytes.
 local function id_text(id)
-  return LETTERS[floor(id:byte(1) / 64)] .. string.format(TEXT_OF_ID, id:byte(1, 16))
+  return LETTERS[floor(id:byte(1) / 64)] .. format(TEXT_OF_ID, id:byte(1, 16))
 end
 
 local function id_of(Q, ms, seq)
@@ -93,11 +93,11 @@ end
 
 local function stream_id(id)
   local _, ms, seq = id_parts(id)
-  return string.format('%.0f-%.0f', ms, seq)
+  return format('%.0f-%.0f', ms, seq)
 end
 
 -- Numbers as Redis takes them: no exponent, no loss.
-local function num(n) return string.format('%.0f', n) end
+local function num(n) return format('%.0f', n) end
 
 -- A command with many values, in parts.
 local function call_many(command, key, values, width)
@@ -110,24 +110,25 @@ end
 
 -- --- records -------------------------------------------------------------------------------------
 
--- A record as a table: st fl pr at mx ep due exp lease rt (HEAD), tag, group (own endpoint), body (what lies between HEAD and
--- TAIL, as it is), run progress start finish token worker code message result (TAIL, defaults where there is none).
+-- A record as a table: st fl pr at mx ep due exp lease rt (HEAD), tag, group (own endpoint), run progress start finish token worker code
+-- message result (TAIL, defaults where there is none). raw is the record as it was read, of which the part between HEAD and TAIL never
+-- changes; `clean` as long as nothing else has.
 local function record_decode(bytes)
-  local R = {progress = 0, run = 0, start = 0, finish = 0, token = 0, worker = '', code = '', message = '', result = ''}
-  local version, tag_size, spec_size
-  version, R.st, R.fl, R.pr, R.at, R.mx, R.ep, R.due, R.exp, R.lease, R.rt, tag_size, spec_size = unpack_struct(HEAD, bytes)
-  local body_end = HEAD_SIZE + tag_size + spec_size
+  local R = {raw = bytes, clean = true, progress = 0, run = 0, start = 0, finish = 0, token = 0, worker = '', code = '', message = '',
+    result = ''}
+  local _, tag_size, spec_size
+  _, R.st, R.fl, R.pr, R.at, R.mx, R.ep, R.due, R.exp, R.lease, R.rt, tag_size, spec_size = unpack_struct(HEAD, bytes)
+  local fixed_end = HEAD_SIZE + tag_size + spec_size
   R.tag = bytes:sub(HEAD_SIZE + 1, HEAD_SIZE + tag_size)
   if R.fl >= FLAG_OWN_URL then
-    R.group = string.format('%08x', unpack_struct('>I4', bytes, HEAD_SIZE + tag_size + 1))
-    body_end = body_end + 4
+    R.group = format('%08x', unpack_struct('>I4', bytes, HEAD_SIZE + tag_size + 1))
+    fixed_end = fixed_end + 4
   end
-  R.body = bytes:sub(HEAD_SIZE + 1, body_end)
-  R.tag_size, R.spec_size = tag_size, spec_size
-  if #bytes > body_end then
+  R.tag_size, R.spec_size, R.fixed_end = tag_size, spec_size, fixed_end
+  if #bytes > fixed_end then
     local worker_size, code_size, message_size, result_size, at
     R.run, R.progress, R.start, R.finish, R.token, worker_size, code_size, message_size, result_size, at =
-      unpack_struct(TAIL, bytes, body_end + 1)
+      unpack_struct(TAIL, bytes, fixed_end + 1)
     R.tail = true
     R.worker = bytes:sub(at, at + worker_size - 1)
     at = at + worker_size
@@ -141,9 +142,11 @@ local function record_decode(bytes)
 end
 
 local function record_encode(R)
+  if R.clean then return R.raw end
   local head = pack(HEAD, 1, R.st, R.fl, R.pr, R.at, R.mx, R.ep, R.due, R.exp, R.lease, R.rt, R.tag_size, R.spec_size)
-  if not R.tail then return head .. R.body end
-  return head .. R.body .. pack(TAIL, R.run, R.progress, R.start, R.finish, R.token, #R.worker, #R.code, #R.message, #R.result) ..
+  local fixed = R.raw:sub(HEAD_SIZE + 1, R.fixed_end)
+  if not R.tail then return head .. fixed end
+  return head .. fixed .. pack(TAIL, R.run, R.progress, R.start, R.finish, R.token, #R.worker, #R.code, #R.message, #R.result) ..
     R.worker .. R.code .. R.message .. R.result
 end
 
@@ -158,13 +161,31 @@ local function run_encode(L)
   return pack(RUN, L.token, L.start, L.hard, L.lease, L.progress, L.logged, L.at) .. L.worker
 end
 
+-- A delivery: s state, q queue's number, j job (raw id, '' for a test), e event, a attempts, c created, nx next attempt, tk claim token,
+-- hs http status, t 1 for a test, sq sequence, la last attempt, ld its duration, g group, ec error class, em error message, u url, ct content
+-- type ('' until the body is rendered), tp traceparent, b body.
+local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b'}
+
+local function delivery_encode(D)
+  local values = {}
+  for k = 1, #DELIVERY do values[k] = D[DELIVERY[k]] end
+  return cmsgpack.pack(values)
+end
+
+local function delivery_decode(bytes)
+  local values, D = cmsgpack.unpack(bytes), {}
+  for k = 1, #DELIVERY do D[DELIVERY[k]] = values[k] end
+  return D
+end
+
 -- --- the unit of work ----------------------------------------------------------------------------
 
 local function begin(prefix)
+  call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
   return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {},
-    records = {}, saved = {}, runs = {}, zadd = {}, zrem = {}, marks = {}, logs = {}, rules = {}, messages = {}}
+    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, runs = {}, zadd = {}, zrem = {}, marks = {}, logs = {}, rules = {}, messages = {}}
 end
 
 -- Reads jobs' records into the unit; nil where there is none.
@@ -192,8 +213,33 @@ local function record(T, id)
 end
 
 local function save(T, id, R)
+  R.clean = false
   T.records[id] = R
   T.saved[id] = R
+end
+
+-- Deliveries by id, read once a unit; nil where there is none.
+local function fetch_deliveries(T, ids)
+  local keys, wanted = {}, {}
+  for i = 1, #ids do
+    if T.deliveries[ids[i]] == nil then
+      keys[#keys + 1] = T.p .. 'd:' .. ids[i]
+      wanted[#wanted + 1] = ids[i]
+    end
+  end
+  if #keys == 0 then return end
+  local got = call('MGET', unpack(keys))
+  for i = 1, #wanted do T.deliveries[wanted[i]] = got[i] and delivery_decode(got[i]) or false end
+end
+
+local function delivery(T, id)
+  if T.deliveries[id] == nil then fetch_deliveries(T, {id}) end
+  return T.deliveries[id] or nil
+end
+
+local function save_delivery(T, id, D)
+  T.deliveries[id] = D
+  T.changed_deliveries[id] = D
 end
 
 local function add_to(T, key, score, member)
@@ -316,18 +362,18 @@ local function job_of(T, bucket, id)
   return R, Q
 end
 
-local function score(Q, R) return R.due - R.pr * Q.boost end
+local function score(Q, due, priority) return due - priority * Q.boost end
 
 -- Something may be leasable now: whoever waits for this queue is told when the unit is done.
 local function offer(Q) Q.offered = true end
 
 -- Puts a job in line: now, or when it is due.
-local function enqueue(T, Q, id, R)
-  if R.due > T.ms then
-    add_to(T, Q.delayed, R.due, id)
-    mark(T, 'D' .. Q.number, R.due)
+local function enqueue(T, Q, id, due, priority)
+  if due > T.ms then
+    add_to(T, Q.delayed, due, id)
+    mark(T, 'D' .. Q.number, due)
   else
-    add_to(T, Q.ready, score(Q, R), id)
+    add_to(T, Q.ready, score(Q, due, priority), id)
     offer(Q)
   end
   Q.added = Q.added + 1
@@ -359,6 +405,7 @@ local function commit_queue(T, Q)
   end
   if #fields > 0 then call('HSET', Q.key, unpack(fields)) end
   if Q.ended_more and call('ZCARD', T.p .. 'ended:' .. Q.number) > Q.keep_count then mark(T, 'R' .. Q.number, T.ms) end
+  if Q.delivered_more and call('ZCARD', T.p .. 'dended:' .. Q.number) > DELIVERIES_KEPT then mark(T, 'T' .. Q.number, T.ms) end
 end
 
 -- Makes the writes of the unit.
@@ -367,6 +414,14 @@ local function commit(T)
   for id, R in pairs(T.saved) do
     values[#values + 1] = T.p .. 'j:' .. id
     values[#values + 1] = record_encode(R)
+  end
+  for key, bytes in pairs(T.raw) do
+    values[#values + 1] = key
+    values[#values + 1] = bytes
+  end
+  for id, D in pairs(T.changed_deliveries) do
+    values[#values + 1] = T.p .. 'd:' .. id
+    values[#values + 1] = delivery_encode(D)
   end
   if #values > 0 then call_many('MSET', nil, values, 2) end
   for key, list in pairs(T.zrem) do call_many('ZREM', key, list, 1) end
@@ -385,6 +440,10 @@ local function commit(T)
     if Q then commit_queue(T, Q) end
   end
   for member, at in pairs(T.marks) do call('ZADD', T.p .. 'timers', 'LT', num(at), member) end
+  for number, rule in pairs(T.rules) do
+    if rule.counted then call('HSET', T.p .. 'rule:' .. number, 'sq', num(rule.sequence)) end
+  end
+  for group, at in pairs(T.dues) do call('ZADD', T.p .. 'due', 'LT', num(at), group) end
   for bucket, list in pairs(T.logs) do
     call('XADD', T.p .. 'log:' .. bucket, 'MAXLEN', '~', LOG_LENGTH, '*', 'e', table.concat(list))
     if call('HGET', T.p .. 'b:' .. bucket, '#w') == '1' then
@@ -392,15 +451,44 @@ local function commit(T)
       publish(T, 'w ' .. bucket)
     end
   end
-  if T.due and call('DEL', T.p .. 'hungry') == 1 then publish(T, 'd ' .. T.partition) end
+  if next(T.dues) and call('DEL', T.p .. 'hungry') == 1 then publish(T, 'd ' .. T.partition) end
   for message in pairs(T.messages) do call('PUBLISH', 'ringback:wake', message) end
 end
 
--- Registers a function whose calls are answered by `one(T, A, i, n)`: arguments A[i + 1] to A[i + n].
-local function register(name, one, ...)
-  redis.register_function{function_name = name .. SUFFIX, flags = {...}, callback = function(keys, A)
+-- Reads the records and leases of the jobs that the calls name: one MGET, and one HMGET a queue. Deliveries likewise.
+local function prefetch(T, A, first, stride)
+  local ids, deliveries, by_queue, i = {}, {}, {}, 1
+  while i <= #A do
+    local n = tonumber(A[i])
+    for k = first, n, stride do
+      local id = A[i + k]
+      if #id == 16 then
+        ids[#ids + 1] = id
+        local number = id_parts(id)
+        local list = by_queue[number]
+        if not list then list = {} by_queue[number] = list end
+        list[#list + 1] = id
+      elseif id:sub(1, 3) == 'cb_' then
+        deliveries[#deliveries + 1] = id
+      end
+    end
+    i = i + n + 1
+  end
+  fetch(T, ids)
+  fetch_deliveries(T, deliveries)
+  for number, list in pairs(by_queue) do
+    local Q = queue(T, number)
+    if Q then fetch_leases(T, Q, list) end
+  end
+end
+
+-- Registers a function whose calls are answered by `one(T, A, i, n)`: arguments A[i + 1] to A[i + n]. Where the calls name jobs, `first`
+-- and `stride` say which arguments are their ids.
+local function register(name, flags, one, first, stride)
+  redis.register_function{function_name = name .. SUFFIX, flags = flags, callback = function(keys, A)
     local T = begin(keys[1])
     local replies, i = {}, 1
+    if first then prefetch(T, A, first, stride) end
     while i <= #A do
       local n = tonumber(A[i])
       replies[#replies + 1] = one(T, A, i, n)

@@ -58,7 +58,7 @@ local function touch(T, Q)
 end
 
 -- bucket, settings, then feature and default name by pairs -> the queues in that order.
-register('activate', function(T, A, i, n)
+register('activate', {}, function(T, A, i, n)
   local bucket, reply = A[i + 1], {0}
   for k = 3, n, 2 do
     local feature, name = tonumber(A[i + k]), A[i + k + 1]
@@ -79,7 +79,7 @@ register('activate', function(T, A, i, n)
 end)
 
 -- bucket, name, feature, settings -> the queue.
-register('queue_create', function(T, A, i)
+register('queue_create', {}, function(T, A, i)
   local bucket, name = A[i + 1], A[i + 2]
   if queue_named(T, bucket, name) then return {ALREADY_EXISTS, 'a queue of this name is there already'} end
   local count = call('ZCARD', T.p .. 'n:' .. bucket)
@@ -88,24 +88,24 @@ register('queue_create', function(T, A, i)
 end)
 
 -- bucket, name -> the queue.
-register('queue_get', function(T, A, i)
+register('queue_get', {'no-writes'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   return {0, queue_values(T, Q)}
-end, 'no-writes')
+end)
 
 -- bucket, after, count -> queues.
-register('queue_list', function(T, A, i)
+register('queue_list', {'no-writes'}, function(T, A, i)
   local reply, bucket, after = {0}, A[i + 1], A[i + 2]
   for _, name in ipairs(call('ZRANGEBYLEX', T.p .. 'n:' .. bucket, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, A[i + 3])) do
     local Q = queue_named(T, bucket, name)
     if Q then reply[#reply + 1] = queue_values(T, Q) end
   end
   return reply
-end, 'no-writes')
+end)
 
 -- bucket, name, etag, then index (1 to 10, as in SETTINGS) and value by pairs -> the queue.
-register('queue_update', function(T, A, i, n)
+register('queue_update', {'allow-oom'}, function(T, A, i, n)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local h = call('HMGET', Q.key, 'c', 'e')
@@ -119,10 +119,10 @@ register('queue_update', function(T, A, i, n)
   mark(T, 'R' .. Q.number, T.ms)
   offer(Q)
   return {0, queue_values(T, Q)}
-end, 'allow-oom')
+end)
 
 -- bucket, name, 1 to pause or 0 to resume -> the queue.
-register('queue_pause', function(T, A, i)
+register('queue_pause', {'allow-oom'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local paused = A[i + 3] == '1'
@@ -133,10 +133,10 @@ register('queue_pause', function(T, A, i)
     if not paused then offer(Q) end
   end
   return {0, queue_values(T, Q)}
-end, 'allow-oom')
+end)
 
 -- bucket, name -> how many. The waiting sets move to the trash in constant time; their jobs read as Cancel by the epoch.
-register('queue_purge', function(T, A, i)
+register('queue_purge', {'allow-oom'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local count = waiting_count(Q)
@@ -154,10 +154,10 @@ register('queue_purge', function(T, A, i)
     Q.changed.ep, Q.changed.pt = num(Q.epoch), num(T.ms)
   end
   return {0, count}
-end, 'allow-oom')
+end)
 
 -- bucket, name, force -> 0. The name is free at once; what the queue held goes to the trash.
-register('queue_delete', function(T, A, i)
+register('queue_delete', {'allow-oom'}, function(T, A, i)
   local bucket, name, force = A[i + 1], A[i + 2], A[i + 3] == '1'
   local Q = queue_named(T, bucket, name)
   if not Q then return NO_QUEUE end
@@ -176,4 +176,4 @@ register('queue_delete', function(T, A, i)
   T.names[bucket .. '/' .. name] = false
   T.queues[Q.number] = false
   return {0, 0}
-end, 'allow-oom')
+end)

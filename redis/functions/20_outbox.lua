@@ -4,8 +4,9 @@
 local function rule_of(T, Q)
   local rule = T.rules[Q.number]
   if not rule then
-    local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev')
-    rule = {on = h[1] == '1', url = h[2] or '', events = tonumber(h[3] or 0)}
+    local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'sq', 'se', 'to')
+    rule = {on = h[1] == '1', url = h[2] or '', events = tonumber(h[3] or 0), sequence = tonumber(h[4] or 0), secrets = h[5] or '',
+      timeout = tonumber(h[6] or 15000)}
     T.rules[Q.number] = rule
   end
   return rule
@@ -15,8 +16,8 @@ local function delivery_id(id, run) return 'cb_' .. id_text(id) .. '_TaskFinish_
 
 -- Makes a group's head known to dispatchers, no later than `at`.
 local function make_due(T, group, at)
-  call('ZADD', T.p .. 'due', 'LT', num(at), group)
-  T.due = true
+  local known = T.dues[group]
+  if not known or at < known then T.dues[group] = at end
 end
 
 local function count_open(Q, by)
@@ -25,24 +26,26 @@ local function count_open(Q, by)
 end
 
 -- A delivery has reached its last state; retention takes it later.
-local function retire_delivery(T, Q, delivery)
-  call('ZADD', T.p .. 'dended:' .. Q.number, num(T.ms), delivery)
-  local over = call('ZCARD', T.p .. 'dended:' .. Q.number) > DELIVERIES_KEPT
-  mark(T, 'T' .. Q.number, over and T.ms or T.ms + DELIVERIES_KEPT_MS)
+local function retire_delivery(T, Q, id)
+  add_to(T, T.p .. 'dended:' .. Q.number, T.ms, id)
+  mark(T, 'T' .. Q.number, T.ms + DELIVERIES_KEPT_MS)
+  Q.delivered_more = true
 end
 
 -- Adds a delivery that is pending, or only recorded.
-local function add_delivery(T, Q, delivery, id, group, state, test)
-  local sequence = call('HINCRBY', T.p .. 'rule:' .. Q.number, 'sq', 1)
-  call('HSET', T.p .. 'd:' .. delivery, 's', state, 'q', Q.number, 'j', id, 'e', 1, 'a', 0, 'c', num(T.ms), 'nx',
-    state == PENDING and num(T.ms) or 0, 'g', group, 'sq', sequence, 't', test and 1 or 0)
-  call('XADD', T.p .. 'dl:' .. Q.number, '*', 'd', delivery)
+local function add_delivery(T, Q, delivery_name, id, group, state, test)
+  local rule = rule_of(T, Q)
+  rule.sequence = rule.sequence + 1
+  rule.counted = true
+  save_delivery(T, delivery_name, {s = state, q = Q.number, j = id, e = 1, a = 0, c = T.ms, nx = state == PENDING and T.ms or 0, tk = 0,
+    hs = 0, t = test and 1 or 0, sq = rule.sequence, la = 0, ld = 0, g = group, ec = '', em = '', u = '', ct = '', tp = '', b = ''})
+  add_to(T, T.p .. 'dl:' .. Q.number, rule.sequence, delivery_name)
   if state == PENDING then
     count_open(Q, 1)
-    call('ZADD', T.p .. 'outbox:' .. group, num(T.ms), delivery)
+    add_to(T, T.p .. 'outbox:' .. group, T.ms, delivery_name)
     make_due(T, group, T.ms)
   else
-    retire_delivery(T, Q, delivery)
+    retire_delivery(T, Q, delivery_name)
   end
 end
 
@@ -90,7 +93,7 @@ local function end_attempt(T, Q, id, R, L, code, message, result, after)
   R.at, R.start, R.token, R.worker, R.progress = L.at, L.start, L.token, L.worker, 0
   R.message, R.due, R.ep = message, T.ms + after, Q.epoch
   save(T, id, R)
-  enqueue(T, Q, id, R)
+  enqueue(T, Q, id, R.due, R.pr)
   log_change(T, Q, id, SUBMITTED, 0)
   offer(Q)
   return SUBMITTED
@@ -98,7 +101,6 @@ end
 
 -- Whether the body of the job's latest callback has yet to be rendered from its record.
 local function awaits_rendering(T, id, R)
-  local h = call('HMGET', T.p .. 'd:' .. delivery_id(id, R.run), 's', 'ct')
-  local state = tonumber(h[1] or 0)
-  return (state == PENDING or state == SENDING) and not h[2]
+  local D = delivery(T, delivery_id(id, R.run))
+  return D ~= nil and (D.s == PENDING or D.s == SENDING) and D.ct == ''
 end

@@ -17,7 +17,7 @@ end
 
 -- bucket, queue ('' : the default of feature), feature, request_id, digest (8 bytes), records...
 -- -> repeated, queue name, queue id, state of the first, feature, number, ms and sequence of the first id, count.
-register('submit', function(T, A, i, n)
+register('submit', {}, function(T, A, i, n)
   local bucket, name, request_id, digest = A[i + 1], A[i + 2], A[i + 4], A[i + 5]
   if name == '' then
     name = call('HGET', T.p .. 'b:' .. bucket, '#' .. A[i + 3])
@@ -46,13 +46,15 @@ register('submit', function(T, A, i, n)
   local seq = ms == Q.last_ms and Q.last_seq + 1 or 0
   local list = T.p .. 'list:' .. Q.number
   for k = 1, count do
-    local R = record_decode(A[i + 5 + k])
+    local bytes = A[i + 5 + k]
     local id = id_of(Q, ms, seq + k - 1)
-    R.due = max(R.due, ms)
-    R.ep = Q.epoch
-    save(T, id, R)
-    enqueue(T, Q, id, R)
-    if R.exp > 0 then add_to(T, T.p .. 'timers', R.exp, 'E' .. id) end
+    local version, state, flags, priority, attempts, limit, _, due, expire, lease, run_timeout, tag_size, spec_size =
+      unpack_struct(HEAD, bytes)
+    due = max(due, ms)
+    T.raw[T.p .. 'j:' .. id] = pack(HEAD, version, state, flags, priority, attempts, limit, Q.epoch, due, expire, lease, run_timeout,
+      tag_size, spec_size) .. bytes:sub(HEAD_SIZE + 1)
+    enqueue(T, Q, id, due, priority)
+    if expire > 0 then add_to(T, T.p .. 'timers', expire, 'E' .. id) end
     call('XADD', list, num(ms) .. '-' .. num(seq + k - 1), '', '')
     log_change(T, Q, id, SUBMITTED, 0)
   end
@@ -63,12 +65,12 @@ register('submit', function(T, A, i, n)
 end)
 
 -- A job as decode_job of store_jobs.c reads it: id, state, end of a purged job, record, lease, queue's name and id.
-local function add_job(T, reply, Q, id, R, bytes, L)
+local function add_job(T, reply, Q, id, R, L)
   local at = #reply
   reply[at + 1] = id
   reply[at + 2] = view(Q, R, L)
   reply[at + 3] = Q.purge_ms
-  reply[at + 4] = bytes or record_encode(R)
+  reply[at + 4] = record_encode(R)
   reply[at + 5] = L and run_encode(L) or ''
   reply[at + 6] = Q.name
   reply[at + 7] = Q.id
@@ -76,18 +78,18 @@ local function add_job(T, reply, Q, id, R, bytes, L)
 end
 
 -- bucket, ids... -> how many were looked at, number missing, the missing, then jobs.
-register('get', function(T, A, i, n)
+register('get', {'no-writes'}, function(T, A, i, n)
   local bucket, found, missing, bytes, looked = A[i + 1], {}, {}, 0, 0
   for k = 2, n do
     if bytes > ANSWER_BYTES_MAX then break end
     looked = looked + 1
     local id = A[i + k]
     local R, Q = job_of(T, bucket, id)
-    if R then bytes = bytes + add_job(T, found, Q, id, R, nil, lease_of(T, Q, id))
+    if R then bytes = bytes + add_job(T, found, Q, id, R, lease_of(T, Q, id))
     else missing[#missing + 1] = id end
   end
   return {0, looked, missing, found}
-end, 'no-writes')
+end, 2, 1)
 
 -- Visits a queue's jobs in the order of creation, at most EXAMINED_MAX, from `position` on. visit(id, R, L) says false to stop after
 -- this job. Returns the position to go on from, '' at the end.
@@ -135,18 +137,18 @@ local function log_end(T, bucket)
 end
 
 -- bucket, queue, tag, states, start, stop, ascending, count, position -> next position, watch cursor, jobs.
-register('list', function(T, A, i)
+register('list', {'no-writes'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local found, count, bytes = {}, 0, 0
   local cursor = log_end(T, A[i + 1])
   local position = scan(T, Q, filter_from(A, i + 3), A[i + 7] == '1', A[i + 9], function(id, R, L)
-    bytes = bytes + add_job(T, found, Q, id, R, nil, L)
+    bytes = bytes + add_job(T, found, Q, id, R, L)
     count = count + 1
     return count < tonumber(A[i + 8]) and bytes < ANSWER_BYTES_MAX
   end)
   return {0, position, cursor, found}
-end, 'no-writes')
+end)
 
 -- Ends a waiting or running job as Cancel. Returns code and reason; changed or not.
 local function cancel(T, Q, id, R)
@@ -181,7 +183,7 @@ local function retry(T, Q, id, R)
   R.worker, R.code, R.message, R.result = '', '', '', ''
   R.due, R.ep = T.ms, Q.epoch
   save(T, id, R)
-  enqueue(T, Q, id, R)
+  enqueue(T, Q, id, R.due, R.pr)
   if R.exp > 0 then add_to(T, T.p .. 'timers', R.exp, 'E' .. id) end
   log_change(T, Q, id, SUBMITTED, 0)
   return 0, '', true
@@ -190,7 +192,7 @@ end
 -- By ids: bucket, 'i', ids... By filter: bucket, 'f', queue, tag, states, start, stop, position. -> changed, next position, then code,
 -- reason and a number for each id.
 local function register_change(name, change)
-  register(name, function(T, A, i, n)
+  register(name, {'allow-oom'}, function(T, A, i, n)
     local bucket, reply, changed = A[i + 1], {0, 0, ''}, 0
     if A[i + 2] == 'i' then
       for k = 3, n do
@@ -211,14 +213,14 @@ local function register_change(name, change)
     end
     reply[2] = changed
     return reply
-  end, 'allow-oom')
+  end, 3, 1)
 end
 
 register_change('cancel', cancel)
 register_change('retry', retry)
 
 -- bucket, id, priority -> the job.
-register('priority', function(T, A, i)
+register('priority', {'allow-oom'}, function(T, A, i)
   local id, priority = A[i + 2], tonumber(A[i + 3])
   local R, Q = job_of(T, A[i + 1], id)
   if not R then return {NOT_FOUND, NO_JOB} end
@@ -227,17 +229,17 @@ register('priority', function(T, A, i)
   if state ~= SUBMITTED and state ~= PAUSE then return {PRECONDITION, 'the job has ended'} end
   R.pr = priority
   save(T, id, R)
-  call('ZADD', Q.ready, 'XX', num(score(Q, R)), id)
+  call('ZADD', Q.ready, 'XX', num(score(Q, R.due, R.pr)), id)
   local reply = {0, 1, {}, {}}
   add_job(T, reply[4], Q, id, R)
   return reply
-end, 'allow-oom')
+end, 2, 99)
 
 -- Reasons of ringback.v1.WaitReason.
 local TURN, QUEUE_PAUSED, CONCURRENCY, NOT_BEFORE, BACKOFF, WORKER, ENDED = 1, 2, 3, 4, 5, 6, 7
 
 -- bucket, id -> reason, position, waiting, running, max_concurrent, lease expiry, the job.
-register('explain', function(T, A, i)
+register('explain', {'no-writes'}, function(T, A, i)
   local id = A[i + 2]
   local R, Q = job_of(T, A[i + 1], id)
   if not R then return {NOT_FOUND, NO_JOB} end
@@ -255,13 +257,13 @@ register('explain', function(T, A, i)
     else reason = TURN end
   end
   local job = {}
-  add_job(T, job, Q, id, R, nil, L)
+  add_job(T, job, Q, id, R, L)
   return {0, reason, position, call('ZCARD', Q.ready), running_count(T, Q), Q.max_concurrent, expiry, job}
-end, 'no-writes')
+end, 2, 99)
 
 -- bucket, cursor ('' : from now), count -> cursor, more, then time, changes (18 bytes each: id, state, progress) and by pairs; at the end the
 -- queues' names: number and name by pairs.
-register('watch', function(T, A, i)
+register('watch', {'allow-oom'}, function(T, A, i)
   local bucket, cursor, count = A[i + 1], A[i + 2], tonumber(A[i + 3])
   local key = T.p .. 'log:' .. bucket
   local entries = {}
@@ -305,4 +307,4 @@ register('watch', function(T, A, i)
   reply[5] = names
   if #entries == 0 and call('EXISTS', T.p .. 'b:' .. bucket) == 1 then call('HSET', T.p .. 'b:' .. bucket, '#w', 1) end
   return reply
-end, 'allow-oom')
+end)

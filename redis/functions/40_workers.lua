@@ -19,7 +19,7 @@ local function grant(T, Q, id, R, worker, lease_ms)
 end
 
 -- bucket, how many, worker, lease_ms (0: as the job or queue says), queues... -> queue numbers, then token, expiry and a job for each.
-register('lease', function(T, A, i, n)
+register('lease', {}, function(T, A, i, n)
   local bucket, want, worker, lease_ms = A[i + 1], tonumber(A[i + 2]), A[i + 3], tonumber(A[i + 4])
   local numbers, jobs, count, bytes = {}, {}, 0, 0
   for k = 5, n do
@@ -46,7 +46,7 @@ register('lease', function(T, A, i, n)
           local L, expiry = grant(T, Q, id, R, worker, lease_ms)
           jobs[#jobs + 1] = Q.token
           jobs[#jobs + 1] = expiry
-          bytes = bytes + add_job(T, jobs, Q, id, R, nil, L)
+          bytes = bytes + add_job(T, jobs, Q, id, R, L)
           count = count + 1
         end
       end
@@ -87,7 +87,7 @@ local function add_item(reply, code, reason, number)
 end
 
 -- bucket, then id, token, progress and extension by fours -> for each code, reason, and new expiry or why to stop.
-register('renew', function(T, A, i, n)
+register('renew', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
   for k = 2, n, 4 do
     local id, token, progress, extension = A[i + k], tonumber(A[i + k + 1]), tonumber(A[i + k + 2]), tonumber(A[i + k + 3])
@@ -113,11 +113,11 @@ register('renew', function(T, A, i, n)
     end
   end
   return reply
-end, 'allow-oom')
+end, 2, 4)
 
 -- bucket, then id, token, outcome (s success, d failure with the queue's backoff, n never again, a after), after_ms, code, message,
 -- result by sevens -> for each code, reason, state.
-register('finish', function(T, A, i, n)
+register('finish', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
   for k = 2, n, 7 do
     local id, token, outcome, after = A[i + k], tonumber(A[i + k + 1]), A[i + k + 2], tonumber(A[i + k + 3])
@@ -141,10 +141,10 @@ register('finish', function(T, A, i, n)
     end
   end
   return reply
-end, 'allow-oom')
+end, 2, 7)
 
 -- bucket, then id and token by pairs -> for each code, reason, 0. The attempt does not count; the job is back in its place.
-register('release', function(T, A, i, n)
+register('release', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
   for k = 2, n, 2 do
     local id, token = A[i + k], tonumber(A[i + k + 1])
@@ -155,7 +155,7 @@ register('release', function(T, A, i, n)
       R.tail = true
       R.token, R.worker, R.ep = token, L.worker, Q.epoch
       save(T, id, R)
-      enqueue(T, Q, id, R)
+      enqueue(T, Q, id, R.due, R.pr)
       log_change(T, Q, id, SUBMITTED, 0)
       add_item(reply, 0, '', 0)
     elseif R and R.st == SUBMITTED and R.token == token and not lease_of(T, Q, id) then
@@ -165,4 +165,4 @@ register('release', function(T, A, i, n)
     end
   end
   return reply
-end, 'allow-oom')
+end, 2, 2)

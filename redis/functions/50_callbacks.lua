@@ -14,14 +14,14 @@ local function rule_values(T, Q)
 end
 
 -- bucket, queue -> the rule.
-register('rule_get', function(T, A, i)
+register('rule_get', {'no-writes'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   return rule_values(T, Q)
-end, 'no-writes')
+end)
 
 -- bucket, queue, etag, then field and value by pairs -> the rule.
-register('rule_update', function(T, A, i, n)
+register('rule_update', {}, function(T, A, i, n)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local key = T.p .. 'rule:' .. Q.number
@@ -39,7 +39,7 @@ register('rule_update', function(T, A, i, n)
 end)
 
 -- bucket, queue -> the rule as it was at the queue's creation. Deliveries that wait go to the trash.
-register('rule_delete', function(T, A, i)
+register('rule_delete', {'allow-oom'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local key, outbox = T.p .. 'rule:' .. Q.number, T.p .. 'outbox:' .. Q.number
@@ -53,21 +53,19 @@ register('rule_delete', function(T, A, i)
     call('RPUSH', T.p .. 'trash', 'O ' .. Q.number .. ' 0 ' .. trash)
   end
   return rule_values(T, Q)
-end, 'allow-oom')
+end)
 
-local DELIVERY_FIELDS = {'s', 'q', 'j', 'e', 'u', 'a', 'hs', 'ec', 'em', 'c', 'la', 'ld', 'nx', 't'}
-
--- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone.
+-- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone. Before the first attempt it has the rule's URL.
 local function delivery_values(T, Q, id)
-  local h = call('HMGET', T.p .. 'd:' .. id, unpack(DELIVERY_FIELDS))
-  if not h[1] or tonumber(h[2]) ~= Q.number then return nil end
-  local url = h[5] or (h[14] == '1' or not h[3]) and rule_of(T, Q).url or ''
-  return {id, Q.name, h[3] or '', tonumber(h[4]), tonumber(h[1]), url, tonumber(h[6]), tonumber(h[7] or 0), h[8] or '', h[9] or '',
-    tonumber(h[10]), tonumber(h[11] or 0), tonumber(h[12] or 0), tonumber(h[13] or 0)}
+  local D = delivery(T, id)
+  if not D or D.q ~= Q.number then return nil end
+  local url = D.u
+  if url == '' and (D.t == 1 or not D.g:find(':', 1, true)) then url = rule_of(T, Q).url end
+  return {id, Q.name, D.j, D.e, D.s, url, D.a, D.hs, D.ec, D.em, D.c, D.la, D.ld, D.nx}
 end
 
 -- bucket, queue -> the test delivery.
-register('test_callback', function(T, A, i)
+register('test_callback', {}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   if rule_of(T, Q).url == '' then return {PRECONDITION, 'the rule has no URL'} end
@@ -77,58 +75,60 @@ register('test_callback', function(T, A, i)
 end)
 
 -- bucket, queue, id -> the delivery.
-register('delivery_get', function(T, A, i)
+register('delivery_get', {'no-writes'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local values = delivery_values(T, Q, A[i + 3])
   if not values then return {NOT_FOUND, 'there is no such delivery'} end
   return {0, '', {values}}
-end, 'no-writes')
+end)
 
 -- bucket, queue, states, job ('' : any), count, position -> next position, deliveries.
-register('delivery_list', function(T, A, i)
+register('delivery_list', {'no-writes'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local states, job, count, position = tonumber(A[i + 3]), A[i + 4], tonumber(A[i + 5]), A[i + 6]
   local found, examined = {}, 0
   while examined < EXAMINED_MAX do
-    local entries = call('XREVRANGE', T.p .. 'dl:' .. Q.number, position == '' and '+' or '(' .. position, '-', 'COUNT', SLICE)
-    for _, entry in ipairs(entries) do
-      position = entry[1]
-      local values = delivery_values(T, Q, entry[2][2])
+    local ids = call('ZREVRANGEBYSCORE', T.p .. 'dl:' .. Q.number, position == '' and '+inf' or '(' .. position, '-inf', 'LIMIT', 0, SLICE)
+    fetch_deliveries(T, ids)
+    for _, id in ipairs(ids) do
+      local values = delivery_values(T, Q, id)
+      if T.deliveries[id] then position = num(T.deliveries[id].sq) end
       if values and (states == 0 or floor(states / 2 ^ values[5]) % 2 == 1) and (job == '' or job == values[3]) then
         found[#found + 1] = values
         if #found >= count then return {0, position, found} end
       end
     end
-    if #entries < SLICE then return {0, '', found} end
-    examined = examined + #entries
+    if #ids < SLICE then return {0, '', found} end
+    examined = examined + #ids
   end
   return {0, position, found}
-end, 'no-writes')
+end)
 
 -- Takes a delivery of a group for one attempt. Returns what decode_claim of store_callbacks.c reads.
 local function take(T, Q, group, id, grace)
-  local key = T.p .. 'd:' .. id
-  local h = call('HMGET', key, 'j', 'e', 'a', 'c', 'sq', 't', 'ct', 'b', 'u', 'tp')
-  if not h[2] then return nil end
-  local rule = call('HMGET', T.p .. 'rule:' .. Q.number, 'url', 'se', 'to')
-  local own = group:find(':', 1, true) ~= nil and h[6] ~= '1'
-  local timeout = own and 15000 or tonumber(rule[3] or 15000)
+  local D = delivery(T, id)
+  if not D then return nil end
+  local rule = rule_of(T, Q)
+  local own = D.t == 0 and group:find(':', 1, true) ~= nil
+  local timeout = own and 15000 or rule.timeout
   local expiry = T.ms + timeout + grace
-  local token = call('HINCRBY', T.p .. 'q:' .. Q.number, 'dk', 1)
-  call('HSET', key, 's', SENDING, 'tk', token)
-  call('ZADD', T.p .. 'claims:' .. group, num(expiry), id)
+  Q.token = max(T.us, Q.token + 1)
+  Q.changed.tk = num(Q.token)
+  D.s, D.tk = SENDING, Q.token
+  save_delivery(T, id, D)
+  add_to(T, T.p .. 'claims:' .. group, expiry, id)
   mark(T, 'C' .. group, expiry)
   local job = {}
-  if h[6] == '1' then
+  if D.t == 1 then
     job = {Q.name, Q.id}
-  elseif not h[7] then
-    local R = record(T, h[1])
-    if R then add_job(T, job, Q, h[1], R) end
+  elseif D.ct == '' then
+    local R = record(T, D.j)
+    if R then add_job(T, job, Q, D.j, R) end
   end
-  return {id, group, token, expiry, tonumber(h[2]), h[6] == '1' and 1 or 0, tonumber(h[3]), tonumber(h[4]), tonumber(h[5]), Q.bucket,
-    own and (h[9] or '') or rule[1] or '', own and 1 or 0, own and '' or rule[2] or '', timeout, h[7] or '', h[8] or '', h[10] or '', job}
+  return {id, group, D.tk, expiry, D.e, D.t, D.a, D.c, D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, own and '' or rule.secrets,
+    timeout, D.ct, D.b, D.tp, job}
 end
 
 -- Whether a group may send: its queue is there, and its rule on unless it is of another kind.
@@ -140,91 +140,98 @@ local function group_queue(T, group)
 end
 
 -- count, grace_ms -> next due time, claims.
-register('claim', function(T, A, i)
+register('claim', {'allow-oom'}, function(T, A, i)
   local count, grace = tonumber(A[i + 1]), tonumber(A[i + 2])
-  local claims, now = {}, T.us / 1000
-  for _ = 1, 64 do
+  local claims, turns = {}, {}
+  local groups = call('ZRANGEBYSCORE', T.p .. 'due', '-inf', num(T.ms), 'LIMIT', 0, GROUPS_MAX)
+  for k, group in ipairs(groups) do
     if #claims >= count then break end
-    local group = call('ZRANGEBYSCORE', T.p .. 'due', '-inf', num(T.ms), 'LIMIT', 0, 1)[1]
-    if not group then break end
     local Q = group_queue(T, group)
     local outbox = T.p .. 'outbox:' .. group
     local room = Q and GROUP_CONCURRENCY - call('ZCARD', T.p .. 'claims:' .. group) or 0
-    local ids = room > 0 and call('ZRANGEBYSCORE', outbox, '-inf', num(T.ms), 'LIMIT', 0, min(min(room, count - #claims), 8)) or {}
-    for _, id in ipairs(ids) do
-      claims[#claims + 1] = take(T, Q, group, id, grace)
+    -- One more than is taken tells when the group is due next.
+    local most = min(room, min(count - #claims, TURN_MAX))
+    local heads = room > 0 and call('ZRANGE', outbox, 0, most, 'WITHSCORES') or {}
+    local ids = {}
+    for h = 1, min(#heads / 2, most) do
+      if tonumber(heads[2 * h]) > T.ms then break end
+      ids[h] = heads[2 * h - 1]
     end
-    if #ids > 0 then call('ZREM', outbox, unpack(ids)) end
-    local head = room > #ids and call('ZRANGE', outbox, 0, 0, 'WITHSCORES')[2]
-    if head then
-      now = now + 0.001
-      call('ZADD', T.p .. 'due', string.format('%.3f', max(tonumber(head), now)), group)
+    if #ids > 0 then
+      fetch_deliveries(T, ids)
+      for _, id in ipairs(ids) do claims[#claims + 1] = take(T, Q, group, id, grace) end
+      call('ZREM', outbox, unpack(ids))
+    end
+    local next_at = heads[2 * #ids + 2]
+    if next_at and room > #ids then
+      -- Behind every group that was due before this turn.
+      turns[#turns + 1] = format('%.3f', max(tonumber(next_at), T.us / 1000 + k / 1000))
+      turns[#turns + 1] = group
     else
       call('ZREM', T.p .. 'due', group)
     end
   end
+  if #turns > 0 then call('ZADD', T.p .. 'due', unpack(turns)) end
   local head = call('ZRANGE', T.p .. 'due', 0, 0, 'WITHSCORES')[2]
   if #claims < count then call('SET', T.p .. 'hungry', 1) end
   return {0, head and floor(tonumber(head)) or 0, claims}
-end, 'allow-oom')
+end)
 
 -- id, token, url, content type, traceparent, body -> 0.
-register('freeze', function(T, A, i)
-  local key = T.p .. 'd:' .. A[i + 1]
-  local h = call('HMGET', key, 's', 'tk', 'ct')
-  if tonumber(h[1] or 0) ~= SENDING or h[2] ~= A[i + 2] then return {PRECONDITION, 'the claim is no longer current'} end
-  if h[3] then return {0} end
-  call('HSET', key, 'u', A[i + 3], 'ct', A[i + 4], 'tp', A[i + 5], 'b', A[i + 6])
+register('freeze', {'allow-oom'}, function(T, A, i)
+  local D = delivery(T, A[i + 1])
+  if not D or D.s ~= SENDING or D.tk ~= tonumber(A[i + 2]) then return {PRECONDITION, 'the claim is no longer current'} end
+  if D.ct ~= '' then return {0} end
+  D.u, D.ct, D.tp, D.b = A[i + 3], A[i + 4], A[i + 5], A[i + 6]
+  save_delivery(T, A[i + 1], D)
   return {0}
-end, 'allow-oom')
+end, 1, 6)
 
 -- Gives a claimed or waiting delivery its last state.
-local function end_delivery(T, Q, group, id, state)
-  call('ZREM', T.p .. 'claims:' .. group, id)
-  call('ZREM', T.p .. 'outbox:' .. group, id)
-  call('HSET', T.p .. 'd:' .. id, 's', state, 'nx', 0)
+local function end_delivery(T, Q, id, D, state)
+  remove_from(T, T.p .. 'claims:' .. D.g, id)
+  remove_from(T, T.p .. 'outbox:' .. D.g, id)
+  D.s, D.nx = state, 0
+  save_delivery(T, id, D)
   count_open(Q, -1)
   retire_delivery(T, Q, id)
 end
 
 -- Puts a delivery back for another attempt.
-local function postpone_delivery(T, group, id, at)
-  call('ZREM', T.p .. 'claims:' .. group, id)
-  call('ZADD', T.p .. 'outbox:' .. group, num(at), id)
-  call('HSET', T.p .. 'd:' .. id, 's', PENDING, 'nx', num(at))
+local function postpone_delivery(T, id, D, at)
+  remove_from(T, T.p .. 'claims:' .. D.g, id)
+  add_to(T, T.p .. 'outbox:' .. D.g, at, id)
+  D.s, D.nx = PENDING, at
+  save_delivery(T, id, D)
+  make_due(T, D.g, max(at, T.ms))
 end
 
--- A slot of the group is free, or its head has changed: dispatchers look again.
+-- A slot of the group is free: dispatchers look again.
 local function refresh_due(T, group)
+  if T.dues[group] then return end
   local head = call('ZRANGE', T.p .. 'outbox:' .. group, 0, 0, 'WITHSCORES')[2]
   if head then make_due(T, group, max(tonumber(head), T.ms)) end
 end
 
 -- id, token, state, http status, error class, error message, start, duration, next -> 0.
-register('settle', function(T, A, i)
+register('settle', {'allow-oom'}, function(T, A, i)
   local id, state = A[i + 1], tonumber(A[i + 3])
-  local key = T.p .. 'd:' .. id
-  local h = call('HMGET', key, 's', 'tk', 'g', 'q', 't')
-  local Q = h[1] and queue(T, tonumber(h[4]))
+  local D = delivery(T, id)
+  local Q = D and queue(T, D.q)
   if not Q then return {NOT_FOUND, 'there is no such delivery'} end
-  local now, current = tonumber(h[1]), h[2] == A[i + 2]
-  if now ~= SENDING or not current then
+  if D.s ~= SENDING or D.tk ~= tonumber(A[i + 2]) then
     if state ~= DELIVERED then return {PRECONDITION, 'the claim is no longer current'} end
-    if now == DELIVERED then return {0} end
-    if now == DEAD then
-      count_open(Q, 1)
-    end
+    if D.s == DELIVERED then return {0} end
+    if D.s == DEAD then count_open(Q, 1) end
   end
-  call('HINCRBY', key, 'a', 1)
-  call('HSET', key, 'hs', A[i + 4], 'ec', A[i + 5], 'em', A[i + 6], 'la', A[i + 7], 'ld', A[i + 8])
-  local group = h[3]
-  if state == PENDING and not group:find(':', 1, true) and rule_of(T, Q).url == '' then
-    call('HSET', key, 'ec', 'cancelled', 'em', 'the rule was deleted')
-    state = DEAD
+  D.a = D.a + 1
+  D.hs, D.ec, D.em, D.la, D.ld = tonumber(A[i + 4]), A[i + 5], A[i + 6], tonumber(A[i + 7]), tonumber(A[i + 8])
+  if state == PENDING and not D.g:find(':', 1, true) and rule_of(T, Q).url == '' then
+    D.ec, D.em, state = 'cancelled', 'the rule was deleted', DEAD
   end
-  if state == PENDING then postpone_delivery(T, group, id, tonumber(A[i + 9]))
-  else end_delivery(T, Q, group, id, state) end
-  if h[5] == '1' then publish(T, 't ' .. id) end
-  refresh_due(T, group)
+  if state == PENDING then postpone_delivery(T, id, D, tonumber(A[i + 9]))
+  else end_delivery(T, Q, id, D, state) end
+  if D.t == 1 then publish(T, 't ' .. id) end
+  refresh_due(T, D.g)
   return {0}
-end, 'allow-oom')
+end, 1, 9)

@@ -52,7 +52,7 @@ local function on_delayed(T, member)
       local head = call('GETRANGE', T.p .. 'j:' .. id, 0, HEAD_SIZE - 1)
       if #head == HEAD_SIZE then
         local _, _, _, priority, _, _, _, due = unpack_struct(HEAD, head)
-        call('ZADD', Q.ready, num(score(Q, {due = due, pr = priority})), id)
+        call('ZADD', Q.ready, num(score(Q, due, priority)), id)
       end
     end
     offer(Q)
@@ -103,14 +103,13 @@ local function on_deliveries(T, member)
   local ids
   if excess > 0 then ids = call('ZRANGE', set, 0, min(excess, SLICE) - 1)
   else ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms - DELIVERIES_KEPT_MS), 'LIMIT', 0, SLICE) end
-  for _, id in ipairs(ids) do call('UNLINK', T.p .. 'd:' .. id) end
-  if #ids > 0 then call('ZREM', set, unpack(ids)) end
-  -- The list's oldest entries whose deliveries are gone.
-  local entries = {}
-  for _, entry in ipairs(call('XRANGE', T.p .. 'dl:' .. number, '-', '+', 'COUNT', SLICE)) do
-    if call('EXISTS', T.p .. 'd:' .. entry[2][2]) == 0 then entries[#entries + 1] = entry[1] end
+  if #ids > 0 then
+    local keys = {}
+    for k, id in ipairs(ids) do keys[k] = T.p .. 'd:' .. id end
+    call('UNLINK', unpack(keys))
+    call('ZREM', T.p .. 'dl:' .. number, unpack(ids))
+    call('ZREM', set, unpack(ids))
   end
-  if #entries > 0 then call('XDEL', T.p .. 'dl:' .. number, unpack(entries)) end
   if excess > SLICE then call('ZADD', T.p .. 'timers', num(T.ms), member)
   else rearm(T, member, set, DELIVERIES_KEPT_MS) end
   return #ids
@@ -121,8 +120,12 @@ local function on_claims(T, member)
   local group = member:sub(2)
   local set = T.p .. 'claims:' .. group
   local ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
-  for _, id in ipairs(ids) do postpone_delivery(T, group, id, T.ms) end
-  if #ids > 0 then refresh_due(T, group) end
+  fetch_deliveries(T, ids)
+  for _, id in ipairs(ids) do
+    local D = delivery(T, id)
+    if D then postpone_delivery(T, id, D, T.ms) end
+  end
+  if #ids > 0 then call('ZREM', set, unpack(ids)) end
   rearm(T, member, set, 0)
   return #ids
 end
@@ -163,10 +166,10 @@ local function trash_outbox(T, number, _, key)
   local Q = queue(T, number)
   local popped = call('ZPOPMIN', key, SLICE)
   for k = 1, #popped, 2 do
-    local id = popped[k]
-    if Q and call('HGET', T.p .. 'd:' .. id, 's') == tostring(PENDING) then
-      call('HSET', T.p .. 'd:' .. id, 'ec', 'cancelled', 'em', 'the rule was deleted')
-      end_delivery(T, Q, num(number), id, DEAD)
+    local D = Q and delivery(T, popped[k])
+    if D and D.s == PENDING then
+      D.ec, D.em = 'cancelled', 'the rule was deleted'
+      end_delivery(T, Q, popped[k], D, DEAD)
     end
   end
   return #popped / 2
@@ -191,17 +194,17 @@ local function trash_queue(T, number)
     call('XDEL', T.p .. 'list:' .. number, unpack(entries))
     return #jobs
   end
-  local deliveries = call('XRANGE', T.p .. 'dl:' .. number, '-', '+', 'COUNT', SLICE)
-  for _, entry in ipairs(deliveries) do
-    local id = entry[2][2]
-    local group = call('HGET', T.p .. 'd:' .. id, 'g')
-    if group then
-      for _, set in ipairs({'outbox:', 'claims:'}) do call('ZREM', T.p .. set .. group, id) end
-      call('ZREM', T.p .. 'due', group)
-      call('ZREM', T.p .. 'timers', 'C' .. group)
+  local deliveries = call('ZRANGE', T.p .. 'dl:' .. number, 0, SLICE - 1)
+  fetch_deliveries(T, deliveries)
+  for _, id in ipairs(deliveries) do
+    local D = delivery(T, id)
+    if D then
+      for _, set in ipairs({'outbox:', 'claims:'}) do call('ZREM', T.p .. set .. D.g, id) end
+      call('ZREM', T.p .. 'due', D.g)
+      call('ZREM', T.p .. 'timers', 'C' .. D.g)
       call('UNLINK', T.p .. 'd:' .. id)
     end
-    call('XDEL', T.p .. 'dl:' .. number, entry[1])
+    call('ZREM', T.p .. 'dl:' .. number, id)
   end
   if #deliveries > 0 then return #deliveries end
   for _, key in ipairs({'q:', 'ready:', 'delayed:', 'running:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'outbox:', 'claims:'}) do
@@ -216,7 +219,7 @@ end
 local TRASH = {J = trash_jobs, O = trash_outbox, Q = trash_queue}
 
 -- No arguments -> how much was done (0: nothing is due), the earliest timer (0: none).
-register('sweep', function(T)
+register('sweep', {'allow-oom'}, function(T)
   local due = call('ZRANGEBYSCORE', T.p .. 'timers', '-inf', num(T.ms), 'LIMIT', 0, SLICE)
   local changed, heavy = 0, 0
   for _, member in ipairs(due) do
@@ -234,4 +237,4 @@ register('sweep', function(T)
   end
   local head = call('ZRANGE', T.p .. 'timers', 0, 0, 'WITHSCORES')[2]
   return {0, changed, head and floor(tonumber(head)) or 0}
-end, 'allow-oom')
+end)
