@@ -20,6 +20,8 @@
 #define ERROR_RETRY_MS 500
 #define ERROR_RETRY_MS_MAX 10000
 #define TICK_MS 200
+/* Some who end processes signal them and their group at once: that is one request. */
+#define SIGNAL_AGAIN_MS 300
 #define GRACE_MS_DEFAULT 5000
 #define METHOD_LEASE "/ringback.v1.WorkerService/LeaseJobs"
 
@@ -279,8 +281,11 @@ static void run_slots(struct worker *worker, const sigset_t *signals) {
   static const char *const remarks[] = {"", "draining: finishing what runs", "giving back what runs",
                                         "killing what runs"};
   struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
+  int64_t signalled_ms = worker_now_ms() - SIGNAL_AGAIN_MS;
   while (atomic_load(&worker->alive) > 0) {
-    if (sigtimedwait(signals, NULL, &tick) > 0 && atomic_load(&worker->stage) < WORKER_KILLING) {
+    if (sigtimedwait(signals, NULL, &tick) > 0 && atomic_load(&worker->stage) < WORKER_KILLING &&
+        worker_now_ms() - signalled_ms >= SIGNAL_AGAIN_MS) {
+      signalled_ms = worker_now_ms();
       set_stage(worker, (enum worker_stage)(atomic_load(&worker->stage) + 1));
       worker_warn(worker, "%s", remarks[atomic_load(&worker->stage)]);
     }
