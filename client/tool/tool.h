@@ -68,6 +68,7 @@ struct option_value {
 };
 
 #define TOOL_VALUES_MAX 512
+#define TOOL_TEXTS_MAX 256
 
 /* One invocation. */
 struct tool {
@@ -81,6 +82,8 @@ struct tool {
   bool live;                      /* standard error is a terminal: progress bars may be drawn */
   int64_t timeout_ms;             /* --timeout, or 0 */
   struct ringback_client *client; /* tool_client opens it; the tool closes it at the end */
+  size_t text_count;
+  char *texts[TOOL_TEXTS_MAX]; /* names made by tool_queue_name and tool_bucket_name, freed at the end */
 };
 
 /* The value of an option of this command: the last one given, or the fallback. The name must be one of the command's.

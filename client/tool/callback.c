@@ -1,0 +1,262 @@
+/*
+ * The commands about callbacks: a queue's rule, a test, and what became of the deliveries.
+ */
+#include "client/tool/commands.h"
+#include "client/tool/json.h"
+#include "client/tool/messages.h"
+#include "client/tool/output.h"
+#include "ringback/v1/callback.pb-c.h"
+#include <string.h>
+
+#define LIST_LIMIT_DEFAULT 50
+#define LIST_PAGE 100
+#define SECRETS_MAX 5
+#define STATES_MAX 8
+
+static const char *const delivery_states[] = {"pending", "sending", "delivered", "dead", "suppressed", NULL};
+
+const struct option_row callback_set_options[] = {
+    {.name = "url", .letter = 'u', .kind = OPTION_TEXT, .value = "URL", .help = "where to call back: http or https"},
+    {.name = "secret",
+     .letter = 's',
+     .kind = OPTION_TEXT,
+     .repeatable = true,
+     .value = "whsec_...",
+     .help = "sign with this; several: newest first, every one signs"},
+    {.name = "no-secrets", .kind = OPTION_FLAG, .help = "sign no more"},
+    {.name = "callback-timeout",
+     .kind = OPTION_DURATION,
+     .value = "DURATION",
+     .help = "how long one attempt may take (15s)"},
+    {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
+    {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
+    {.name = NULL},
+};
+
+const struct option_row callback_off_options[] = {
+    {.name = "delete", .kind = OPTION_FLAG, .help = "forget the URL and secrets too, and drop what waits"},
+    {.name = NULL},
+};
+
+const struct option_row callback_deliveries_options[] = {
+    {.name = "state",
+     .kind = OPTION_CHOICE,
+     .repeatable = true,
+     .value = "STATE",
+     .help = "only those in this state",
+     .choices = delivery_states},
+    {.name = "job", .kind = OPTION_TEXT, .value = "ID", .help = "only this job's"},
+    {.name = "limit",
+     .letter = 'n',
+     .kind = OPTION_INTEGER,
+     .value = "N",
+     .help = "at most so many (50); 0 for all",
+     .high = 1000000000},
+    {.name = NULL},
+};
+
+static void show_rule(struct tool *tool, const ProtobufCMessage *response, const Ringback__V1__CallbackRule *rule) {
+  if (tool->json) {
+    tool_print_json(response);
+    return;
+  }
+  if (rule == NULL)
+    return;
+  output_field(tool, "Queue", "%s", rule->queue);
+  output_field(tool, "State", "%s",
+               output_state(tool, output_word(&ringback__v1__callback_rule_state__descriptor, (int)rule->state)));
+  output_field(tool, "URL", "%s", rule->url[0] != '\0' ? rule->url : "-");
+  output_field(tool, "Secrets", "%d", rule->secret_count);
+  output_field(tool, "Timeout", "%s", message_show_duration(rule->timeout));
+  output_field(tool, "Updated", "%s", message_show_time(rule->update_time));
+  output_field(tool, "Etag", "%s", rule->etag);
+}
+
+static int update_rule(struct tool *tool, Ringback__V1__CallbackRule *rule, char **paths, size_t path_count) {
+  Ringback__V1__UpdateCallbackRuleRequest request = RINGBACK__V1__UPDATE_CALLBACK_RULE_REQUEST__INIT;
+  Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
+  mask.paths = paths;
+  mask.n_paths = path_count;
+  request.rule = rule;
+  request.update_mask = &mask;
+  int status = TOOL_OK;
+  Ringback__V1__UpdateCallbackRuleResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/UpdateCallbackRule", &request.base, &status);
+  if (response == NULL)
+    return status;
+  show_rule(tool, &response->base, response->rule);
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+int command_callback_set(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
+  Google__Protobuf__Duration timeout;
+  char *paths[4], *secrets[SECRETS_MAX];
+  size_t path_count = 0, position = 0;
+  rule.queue = tool_queue_name(tool, argv[0]);
+  rule.etag = (char *)tool_text(tool, "etag", "");
+  rule.secrets = secrets;
+  for (const char *secret; (secret = tool_next_text(tool, "secret", &position)) != NULL;) {
+    if (rule.n_secrets == SECRETS_MAX) {
+      tool_error("--secret: at most %d", SECRETS_MAX);
+      return TOOL_USAGE;
+    }
+    secrets[rule.n_secrets++] = (char *)secret;
+  }
+  if (rule.queue == NULL)
+    return TOOL_USAGE;
+  if (rule.n_secrets > 0 && tool_given(tool, "no-secrets")) {
+    tool_error("--secret and --no-secrets exclude each other");
+    return TOOL_USAGE;
+  }
+  rule.state = tool_given(tool, "off") ? RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF
+                                       : RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_ON;
+  paths[path_count++] = (char *)"state";
+  if (tool_given(tool, "url")) {
+    rule.url = (char *)tool_text(tool, "url", "");
+    paths[path_count++] = (char *)"url";
+  }
+  if (rule.n_secrets > 0 || tool_given(tool, "no-secrets"))
+    paths[path_count++] = (char *)"secrets";
+  rule.timeout = message_duration(tool, "callback-timeout", &timeout);
+  if (rule.timeout != NULL)
+    paths[path_count++] = (char *)"timeout";
+  return update_rule(tool, &rule, paths, path_count);
+}
+
+int command_callback_show(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__GetCallbackRuleRequest request = RINGBACK__V1__GET_CALLBACK_RULE_REQUEST__INIT;
+  request.queue = tool_queue_name(tool, argv[0]);
+  if (request.queue == NULL)
+    return TOOL_USAGE;
+  int status = TOOL_OK;
+  Ringback__V1__GetCallbackRuleResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/GetCallbackRule", &request.base, &status);
+  if (response == NULL)
+    return status;
+  show_rule(tool, &response->base, response->rule);
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+static int delete_rule(struct tool *tool, char *queue) {
+  Ringback__V1__DeleteCallbackRuleRequest request = RINGBACK__V1__DELETE_CALLBACK_RULE_REQUEST__INIT;
+  request.queue = queue;
+  int status = TOOL_OK;
+  Ringback__V1__DeleteCallbackRuleResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/DeleteCallbackRule", &request.base, &status);
+  if (response == NULL)
+    return status;
+  if (tool->json)
+    tool_print_json(&response->base);
+  else
+    printf("%s calls nobody back\n", message_queue_short(queue));
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+int command_callback_off(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
+  char *paths[] = {(char *)"state"};
+  rule.queue = tool_queue_name(tool, argv[0]);
+  rule.state = RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF;
+  if (rule.queue == NULL)
+    return TOOL_USAGE;
+  return tool_given(tool, "delete") ? delete_rule(tool, rule.queue) : update_rule(tool, &rule, paths, 1);
+}
+
+static const char *delivery_state(const struct tool *tool, const Ringback__V1__Delivery *delivery) {
+  return output_state(tool, output_word(&ringback__v1__delivery_state__descriptor, (int)delivery->state));
+}
+
+static void show_delivery(struct tool *tool, const Ringback__V1__Delivery *delivery) {
+  output_field(tool, "Delivery", "%s", delivery->id);
+  output_field(tool, "State", "%s", delivery_state(tool, delivery));
+  output_field(tool, "URL", "%s", delivery->url);
+  if (delivery->http_status != 0)
+    output_field(tool, "Answer", "%d", delivery->http_status);
+  if (delivery->error_class[0] != '\0')
+    output_field(tool, "Error", "%s: %s", delivery->error_class, delivery->error_message);
+  if (delivery->last_attempt_duration != NULL)
+    output_field(tool, "Took", "%s", message_show_duration(delivery->last_attempt_duration));
+}
+
+int command_callback_test(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__SendTestCallbackRequest request = RINGBACK__V1__SEND_TEST_CALLBACK_REQUEST__INIT;
+  request.queue = tool_queue_name(tool, argv[0]);
+  if (request.queue == NULL)
+    return TOOL_USAGE;
+  int status = TOOL_OK;
+  Ringback__V1__SendTestCallbackResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/SendTestCallback", &request.base, &status);
+  if (response == NULL)
+    return status;
+  bool delivered =
+      response->delivery != NULL && response->delivery->state == RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DELIVERED;
+  if (tool->json)
+    tool_print_json(&response->base);
+  else if (response->delivery != NULL)
+    show_delivery(tool, response->delivery);
+  ringback_free(&response->base);
+  return delivered ? TOOL_OK : TOOL_FAILED;
+}
+
+static void list_add(struct tool *tool, struct table *table, const Ringback__V1__Delivery *delivery) {
+  table_add(table, delivery->id, delivery_state(tool, delivery), output_number(delivery->attempts),
+            delivery->http_status == 0 ? "" : output_number(delivery->http_status), delivery->error_class,
+            message_show_age(delivery->create_time), message_show_time(delivery->next_attempt_time), delivery->url);
+}
+
+static int delivery_state_number(const char *text) {
+  for (int i = 0; delivery_states[i] != NULL; i++)
+    if (strcmp(delivery_states[i], text) == 0)
+      return i + 1; /* the choices stand in the order of the enum, which begins at 1 */
+  return 0;
+}
+
+int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
+  static const char *const headings[] = {"DELIVERY", "STATE", ">ATTEMPTS", ">ANSWER", "ERROR", "AGE", "NEXT", "URL"};
+  (void)argc;
+  Ringback__V1__ListDeliveriesRequest request = RINGBACK__V1__LIST_DELIVERIES_REQUEST__INIT;
+  Ringback__V1__DeliveryState states[STATES_MAX];
+  size_t position = 0;
+  request.queue = tool_queue_name(tool, argv[0]);
+  if (request.queue == NULL)
+    return TOOL_USAGE;
+  request.job_id = (char *)tool_text(tool, "job", "");
+  request.states = states;
+  for (const char *state; (state = tool_next_text(tool, "state", &position)) != NULL && request.n_states < STATES_MAX;)
+    states[request.n_states++] = (Ringback__V1__DeliveryState)delivery_state_number(state);
+  int64_t left = tool_number(tool, "limit", LIST_LIMIT_DEFAULT);
+  bool all = left == 0;
+  struct table *table = tool->json ? NULL : table_create(8, headings);
+  json_t *json = NULL;
+  Ringback__V1__ListDeliveriesResponse *page = NULL;
+  int status = TOOL_OK;
+  do {
+    request.page_size = all || left > LIST_PAGE ? LIST_PAGE : (int32_t)left;
+    Ringback__V1__ListDeliveriesResponse *next =
+        tool_call(tool, "/ringback.v1.CallbackService/ListDeliveries", &request.base, &status);
+    ringback_free(page == NULL ? NULL : &page->base); /* it held the token that was just sent */
+    page = next;
+    if (page == NULL)
+      break;
+    if (tool->json)
+      message_join_pages(&json, &page->base, "deliveries");
+    for (size_t i = 0; table != NULL && i < page->n_deliveries; i++)
+      list_add(tool, table, page->deliveries[i]);
+    left -= (int64_t)page->n_deliveries;
+    request.page_token = page->next_page_token;
+  } while (page->next_page_token[0] != '\0' && (all || left > 0));
+  if (table != NULL)
+    table_print(tool, table);
+  if (json != NULL)
+    json_print(json);
+  ringback_free(page == NULL ? NULL : &page->base);
+  return status;
+}
