@@ -11,6 +11,7 @@
 #include <time.h>
 
 #define BAR_CELLS 30
+#define ID_END_LENGTH 12
 
 static void clear_bars(struct worker *worker) {
   if (worker->bars_shown > 0) {
@@ -27,7 +28,10 @@ static void draw_bars(struct worker *worker) {
       memset(bar, '.', BAR_CELLS);
       memset(bar, '#', (size_t)(slot->progress * BAR_CELLS / 100));
       bar[BAR_CELLS] = '\0';
-      fprintf(stderr, "%.9s  %-18.18s [%s] %3d%%\n", slot->job_id, slot->tag, bar, slot->progress);
+      /* An id's end is what tells jobs of one queue apart. */
+      size_t length = strlen(slot->job_id);
+      const char *end = slot->job_id + (length > ID_END_LENGTH ? length - ID_END_LENGTH : 0);
+      fprintf(stderr, "...%s  %-18.18s [%s] %3d%%\n", end, slot->tag, bar, slot->progress);
       worker->bars_shown++;
     }
   }
@@ -89,7 +93,7 @@ void worker_show_event(struct worker_slot *slot, const Ringback__V1__Job *job, c
   clear_bars(worker);
   if (worker->tool->json) {
     print_json(job, event, more);
-  } else {
+  } else if (!worker->tool->live || strcmp(event, "progress") != 0) { /* bars show progress better */
     print_text(job, event, more);
   }
   fflush(stdout);
