@@ -185,7 +185,7 @@ local function begin(prefix)
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
   return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {},
-    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, runs = {}, zadd = {}, zrem = {}, marks = {}, logs = {}, rules = {}, messages = {}}
+    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, messages = {}}
 end
 
 -- Reads jobs' records into the unit; nil where there is none.
@@ -242,18 +242,16 @@ local function save_delivery(T, id, D)
   T.changed_deliveries[id] = D
 end
 
-local function add_to(T, key, score, member)
-  local list = T.zadd[key]
-  if not list then list = {} T.zadd[key] = list end
-  list[#list + 1] = num(score)
-  list[#list + 1] = member
+-- What becomes of a member of a sorted set when the unit is done: its score, or false for gone. The last word counts.
+local function set_of(T, key)
+  local members = T.sets[key]
+  if not members then members = {} T.sets[key] = members end
+  return members
 end
 
-local function remove_from(T, key, member)
-  local list = T.zrem[key]
-  if not list then list = {} T.zrem[key] = list end
-  list[#list + 1] = member
-end
+local function add_to(T, key, score, member) set_of(T, key)[member] = num(score) end
+
+local function remove_from(T, key, member) set_of(T, key)[member] = false end
 
 -- A timer that fires no later than `at`.
 local function mark(T, member, at)
@@ -424,8 +422,19 @@ local function commit(T)
     values[#values + 1] = delivery_encode(D)
   end
   if #values > 0 then call_many('MSET', nil, values, 2) end
-  for key, list in pairs(T.zrem) do call_many('ZREM', key, list, 1) end
-  for key, list in pairs(T.zadd) do call_many('ZADD', key, list, 2) end
+  for key, members in pairs(T.sets) do
+    local gone, added = {}, {}
+    for member, at in pairs(members) do
+      if at then
+        added[#added + 1] = at
+        added[#added + 1] = member
+      else
+        gone[#gone + 1] = member
+      end
+    end
+    if #gone > 0 then call_many('ZREM', key, gone, 1) end
+    if #added > 0 then call_many('ZADD', key, added, 2) end
+  end
   for _, U in pairs(T.runs) do
     local set, gone = {}, {}
     for id, L in pairs(U.set) do

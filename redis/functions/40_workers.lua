@@ -19,7 +19,7 @@ local function grant(T, Q, id, R, worker, lease_ms)
 end
 
 -- bucket, how many, worker, lease_ms (0: as the job or queue says), queues... -> queue numbers, then token, expiry and a job for each.
-register('lease', {}, function(T, A, i, n)
+register('lease', {'allow-oom'}, function(T, A, i, n)
   local bucket, want, worker, lease_ms = A[i + 1], tonumber(A[i + 2]), A[i + 3], tonumber(A[i + 4])
   local numbers, jobs, count, bytes = {}, {}, 0, 0
   for k = 5, n do
@@ -42,7 +42,7 @@ register('lease', {}, function(T, A, i, n)
         local R = T.records[id]
         if R and R.exp > 0 and R.exp <= T.ms then
           end_job(T, Q, id, R, nil, FAILED, 'Expired', 'expire_time has passed')
-        elseif R then
+        elseif R and R.st == SUBMITTED then
           local L, expiry = grant(T, Q, id, R, worker, lease_ms)
           jobs[#jobs + 1] = Q.token
           jobs[#jobs + 1] = expiry
@@ -124,7 +124,10 @@ register('finish', {'allow-oom'}, function(T, A, i, n)
     local code, message, result = A[i + k + 4], A[i + k + 5], A[i + k + 6]
     local Q, L, refusal, reason = held(T, A[i + 1], id, token)
     local R = Q and record(T, id)
-    if not L and R and R.tail and R.token == token and R.st ~= CANCEL and (R.st == SUBMITTED or R.code == code) then
+    -- The same again: it ended the job with this code, or its failure put the job back.
+    local repeated = not L and R and R.tail and R.token == token and
+      (R.st == SUBMITTED and outcome ~= 's' or R.st ~= SUBMITTED and R.st ~= CANCEL and R.code == code)
+    if repeated then
       add_item(reply, 0, '', view(Q, R))
     elseif not L then
       add_item(reply, refusal, reason, R and view(Q, R, lease_of(T, Q, id)) or 0)

@@ -8,6 +8,8 @@ local function on_lease(T, member)
   local L = Q and lease_of(T, Q, id)
   local R = L and record(T, id)
   if not R then return remove_from(T, T.p .. 'timers', member) end
+  -- A late finish under this token is refused, not taken for a repeated one.
+  L.token = 0
   if L.hard > 0 and L.hard <= T.ms then
     end_attempt(T, Q, id, R, L, 'RunTimeout', 'run_timeout has passed')
   else
