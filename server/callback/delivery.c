@@ -1,0 +1,324 @@
+/* See delivery.h. */
+#include "server/callback/delivery.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ringback/v1/callback.pb-c.h"
+#include "server/base/arena.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/callback/claim_body.h"
+#include "server/callback/signature.h"
+#include "server/callback/xml.h"
+
+#define STORE_RETRY_MS 250
+#define HEADERS_MAX 6
+
+enum phase { PHASE_FREEZING, PHASE_SENDING, PHASE_SETTLING };
+
+struct delivery {
+  struct delivery *next, **link;
+  struct delivery_set *set;
+  struct arena *arena; /* of all the texts below */
+  enum phase phase;
+  int64_t retry_at_us; /* when to ask the store again; 0: an answer is awaited */
+
+  unsigned partition;
+  const char *id, *url, *content_type, *traceparent;
+  int64_t claim_token;
+  bool test;
+  int attempts;
+  int64_t create_ms, timeout_ms;
+  int64_t deadline_us; /* monotonic: when the claim may have run out */
+  const char **secrets;
+  size_t secret_count;
+  struct bytes body;
+
+  int64_t start_us;
+  bool claim_lost;
+  struct store_settlement settlement;
+};
+
+static int64_t redis_ms(const struct delivery_set *set, int64_t monotonic_us) {
+  return (monotonic_us + set->clock_offset_us) / 1000;
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t by) {
+  atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
+}
+
+static struct delivery *delivery_create(struct delivery_set *set) {
+  struct delivery *delivery = set->idle;
+  struct arena *arena;
+  if (delivery) {
+    set->idle = delivery->next;
+    arena = delivery->arena;
+    arena_reset(arena);
+  } else {
+    delivery = malloc(sizeof(*delivery));
+    if (!delivery)
+      abort();
+    arena = arena_create();
+  }
+  *delivery = (struct delivery){.set = set, .arena = arena, .next = set->first, .link = &set->first};
+  if (set->first)
+    set->first->link = &delivery->next;
+  set->first = delivery;
+  set->count++;
+  atomic_store_explicit(&set->in_flight, set->count, memory_order_relaxed);
+  return delivery;
+}
+
+static void delivery_end(struct delivery *delivery) {
+  struct delivery_set *set = delivery->set;
+  *delivery->link = delivery->next;
+  if (delivery->next)
+    delivery->next->link = delivery->link;
+  delivery->next = set->idle;
+  set->idle = delivery;
+  set->count--;
+  atomic_store_explicit(&set->in_flight, set->count, memory_order_relaxed);
+}
+
+/* Nothing was sent, or nobody will know: the store gives the delivery out again when the claim runs out. */
+static void delivery_drop(struct delivery *delivery, const char *why) {
+  log_event(LOG_INFO, "callback claim dropped", log_text("delivery", delivery->id), log_text("reason", why));
+  count(&delivery->set->dropped, 1);
+  delivery_end(delivery);
+}
+
+/* --- settling --- */
+
+static void on_settled(void *context, const struct store_error *error) {
+  struct delivery *delivery = context;
+  if (error->code == STORE_UNAVAILABLE) {
+    delivery->retry_at_us = clock_monotonic_us() + STORE_RETRY_MS * 1000;
+    return;
+  }
+  if (error->code)
+    log_event(LOG_WARN, "callback not settled", log_text("delivery", delivery->id), log_text("reason", error->reason));
+  delivery_end(delivery);
+}
+
+static void settle_send(struct delivery *delivery) {
+  delivery->phase = PHASE_SETTLING;
+  delivery->retry_at_us = 0;
+  delivery->set->store_calls++;
+  store_settle(delivery->set->store, delivery->partition, &delivery->settlement, on_settled, delivery);
+}
+
+static void settle_success(struct delivery *delivery) {
+  delivery->settlement.state = RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DELIVERED;
+  delivery->settlement.error_class = delivery->settlement.error_message = "";
+  count(&delivery->set->delivered, 1);
+}
+
+static uint32_t next_random(struct delivery_set *set) {
+  set->random ^= set->random << 13;
+  set->random ^= set->random >> 7;
+  set->random ^= set->random << 17;
+  return (uint32_t)(set->random >> 16);
+}
+
+static void settle_failure(struct delivery *delivery, enum callback_error error, const char *message,
+                           int64_t retry_after_ms, bool permanent) {
+  struct delivery_set *set = delivery->set;
+  struct schedule_failure failure = {.error = error,
+                                     .attempts = delivery->attempts + 1,
+                                     .created_ms = delivery->create_ms,
+                                     .now_ms = redis_ms(set, clock_monotonic_us()),
+                                     .random = next_random(set),
+                                     .retry_after_ms = retry_after_ms};
+  struct schedule_verdict verdict = schedule_after_failure(&failure);
+  /* A receiver's certificate may have put any bytes into curl's message. */
+  size_t length = strlen(message);
+  message = xml_text_repair(delivery->arena, message, &length);
+  if (permanent) {
+    verdict.dead = true;
+    verdict.error = error;
+  } else if (verdict.dead && verdict.error == CALLBACK_ERROR_TOO_OLD) {
+    message = arena_printf(delivery->arena, "given up after %d attempts within 72 hours; the last one: %s",
+                           failure.attempts, message);
+  }
+  struct store_settlement *settlement = &delivery->settlement;
+  settlement->state = verdict.dead ? RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DEAD
+                                   : RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING;
+  settlement->error_class = callback_error_name(verdict.error);
+  settlement->error_message = message;
+  settlement->next_ms = verdict.dead ? 0 : verdict.next_ms;
+  count(&set->errors[error], 1);
+  count(verdict.dead ? &set->dead : &set->retried, 1);
+  log_event(verdict.dead ? LOG_WARN : LOG_INFO, verdict.dead ? "callback dead" : "callback failed",
+            log_text("delivery", delivery->id), log_text("url", delivery->url),
+            log_text("error", settlement->error_class), log_text("message", message),
+            log_number("attempts", failure.attempts));
+}
+
+/* --- sending --- */
+
+static void on_sent(void *context, const struct sender_result *result) {
+  struct delivery *delivery = context;
+  if (delivery->claim_lost) {
+    delivery_drop(delivery, "the claim was about to run out");
+    return;
+  }
+  struct store_settlement *settlement = &delivery->settlement;
+  settlement->http_status = result->http_status;
+  settlement->duration_ms = result->total_us / 1000;
+  count(&delivery->set->attempts, 1);
+  count(&delivery->set->attempt_ms, (uint64_t)settlement->duration_ms);
+  if (!result->error)
+    settle_success(delivery);
+  else
+    settle_failure(delivery, result->error, result->message, result->retry_after_ms, delivery->test);
+  settle_send(delivery);
+}
+
+/* Whoever sends must be done before the claim can belong to somebody else. */
+static bool may_send(void *context) {
+  struct delivery *delivery = context;
+  delivery->claim_lost = clock_monotonic_us() > delivery->deadline_us ||
+                         delivery->start_us + delivery->timeout_ms * 1000 > delivery->deadline_us;
+  return !delivery->claim_lost;
+}
+
+static size_t write_headers(struct delivery *delivery, struct sender_header headers[HEADERS_MAX]) {
+  size_t used = 0;
+  headers[used++] = (struct sender_header){"Content-Type", delivery->content_type};
+  headers[used++] = (struct sender_header){"User-Agent", "Ringback/" RINGBACK_VERSION};
+  headers[used++] = (struct sender_header){"webhook-id", delivery->id};
+  if (delivery->secret_count) {
+    int64_t now_s = clock_wall_ms() / 1000;
+    char *signature = arena_alloc(delivery->arena, SIGNATURE_HEADER_SIZE);
+    if (!signature_write(delivery->secrets, delivery->secret_count, delivery->id, now_s, delivery->body.data,
+                         delivery->body.length, signature))
+      return 0;
+    headers[used++] =
+        (struct sender_header){"webhook-timestamp", arena_printf(delivery->arena, "%lld", (long long)now_s)};
+    headers[used++] = (struct sender_header){"webhook-signature", signature};
+  }
+  if (delivery->traceparent[0])
+    headers[used++] = (struct sender_header){"traceparent", delivery->traceparent};
+  return used;
+}
+
+static void delivery_post(struct delivery *delivery) {
+  struct delivery_set *set = delivery->set;
+  delivery->phase = PHASE_SENDING;
+  delivery->start_us = clock_monotonic_us();
+  delivery->settlement.start_ms = redis_ms(set, delivery->start_us);
+  if (!may_send(delivery)) {
+    delivery_drop(delivery, "the claim was about to run out");
+    return;
+  }
+  struct sender_header headers[HEADERS_MAX];
+  size_t header_count = write_headers(delivery, headers);
+  if (!header_count) {
+    settle_failure(delivery, CALLBACK_ERROR_CANCELLED, "the rule's secrets cannot sign", -1, delivery->test);
+    settle_send(delivery);
+    return;
+  }
+  struct sender_request request = {.url = delivery->url,
+                                   .headers = headers,
+                                   .header_count = header_count,
+                                   .body = delivery->body.data,
+                                   .body_bytes = delivery->body.length,
+                                   .timeout_ms = (int)delivery->timeout_ms,
+                                   .may_send = may_send};
+  bool posted = sender_post(set->sender, &request, on_sent, delivery);
+  assert(posted);
+}
+
+/* --- freezing --- */
+
+static void on_frozen(void *context, const struct store_error *error) {
+  struct delivery *delivery = context;
+  if (!error->code)
+    delivery_post(delivery);
+  else if (error->code == STORE_UNAVAILABLE && clock_monotonic_us() < delivery->deadline_us)
+    delivery->retry_at_us = clock_monotonic_us() + STORE_RETRY_MS * 1000;
+  else
+    delivery_drop(delivery, error->reason);
+}
+
+static void freeze_send(struct delivery *delivery) {
+  delivery->phase = PHASE_FREEZING;
+  delivery->retry_at_us = 0;
+  delivery->set->store_calls++;
+  store_freeze(delivery->set->store, delivery->partition, delivery->id, delivery->claim_token, delivery->url,
+               delivery->content_type, delivery->traceparent, delivery->body, on_frozen, delivery);
+}
+
+/* --- a delivery's beginning and the set --- */
+
+static void copy_claim(struct delivery *delivery, const struct store_claim *claim, int64_t asked_us) {
+  struct arena *arena = delivery->arena;
+  delivery->partition = claim->partition;
+  delivery->id = arena_strdup(arena, claim->id);
+  delivery->url = arena_strdup(arena, claim->url);
+  delivery->content_type = arena_strdup(arena, claim->content_type);
+  delivery->traceparent = arena_strdup(arena, claim->traceparent);
+  delivery->claim_token = claim->claim_token;
+  delivery->test = claim->test;
+  delivery->attempts = claim->attempts;
+  delivery->create_ms = claim->create_ms;
+  delivery->timeout_ms = claim->timeout_ms > 0 ? claim->timeout_ms : SENDER_TIMEOUT_MS;
+  /* The claim began after it was asked for, so this errs on the safe side. */
+  delivery->deadline_us = asked_us + (delivery->timeout_ms + DISPATCHER_CLAIM_GRACE_MS) * 1000;
+  delivery->secret_count = claim->own_url ? 0 : claim->secret_count;
+  delivery->secrets = ARENA_ARRAY(arena, const char *, claim->secret_count + 1);
+  for (size_t i = 0; i < delivery->secret_count; i++)
+    delivery->secrets[i] = arena_strdup(arena, claim->secrets[i]);
+  delivery->settlement = (struct store_settlement){.id = delivery->id, .claim_token = claim->claim_token};
+}
+
+void delivery_begin(struct delivery_set *set, const struct store_claim *claim, int64_t asked_us) {
+  struct delivery *delivery = delivery_create(set);
+  copy_claim(delivery, claim, asked_us);
+  count(&set->claimed, 1);
+  if (claim->content_type[0]) {
+    delivery->body.data = arena_copy(delivery->arena, claim->body.data, claim->body.length);
+    delivery->body.length = claim->body.length;
+    delivery_post(delivery);
+    return;
+  }
+  struct claim_body body;
+  const char *error = claim_body_render(delivery->arena, claim, redis_ms(set, clock_monotonic_us()), &body);
+  if (error) {
+    delivery->settlement.start_ms = redis_ms(set, clock_monotonic_us());
+    settle_failure(delivery, CALLBACK_ERROR_CANCELLED, error, -1, true);
+    settle_send(delivery);
+    return;
+  }
+  delivery->body = body.bytes;
+  delivery->content_type = body.content_type;
+  delivery->traceparent = body.traceparent;
+  delivery->url = body.url == claim->url ? delivery->url : body.url;
+  freeze_send(delivery);
+}
+
+void delivery_retry_store(struct delivery_set *set, int64_t now_us) {
+  for (struct delivery *delivery = set->first, *next; delivery; delivery = next) {
+    next = delivery->next;
+    if (!delivery->retry_at_us || delivery->retry_at_us > now_us)
+      continue;
+    if (delivery->phase == PHASE_FREEZING)
+      freeze_send(delivery);
+    else
+      settle_send(delivery);
+  }
+}
+
+void delivery_drop_all(struct delivery_set *set) {
+  while (set->first)
+    delivery_drop(set->first, "the dispatcher ends");
+  while (set->idle) {
+    struct delivery *delivery = set->idle;
+    set->idle = delivery->next;
+    arena_destroy(delivery->arena);
+    free(delivery);
+  }
+}

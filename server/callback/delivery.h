@@ -1,0 +1,41 @@
+/* One claimed delivery in the dispatcher's hands, from its claim to its settlement. Belongs to the dispatcher's thread.
+ *
+ *   FREEZING -> SENDING -> SETTLING -> freed
+ *
+ * A call of the store that Redis did not answer is asked again: freezing and settling may be repeated. A delivery whose
+ * claim is lost is dropped; the store gives it to somebody when the claim runs out.
+ */
+#ifndef RINGBACK_SERVER_CALLBACK_DELIVERY_H
+#define RINGBACK_SERVER_CALLBACK_DELIVERY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "redis/store.h"
+#include "server/callback/dispatcher.h"
+#include "server/callback/sender.h"
+
+/* What deliveries share; the dispatcher owns it. */
+struct delivery_set {
+  struct store *store;
+  struct sender *sender;
+  size_t count;            /* in hand */
+  struct delivery *first;  /* all of them */
+  struct delivery *idle;   /* kept for the next ones */
+  int64_t clock_offset_us; /* Redis's clock less the monotonic one, as the claims tell it */
+  uint64_t random;
+  uint64_t store_calls; /* queued so far, so that the dispatcher sees whether there is something to send */
+  _Atomic uint64_t in_flight, claimed, attempts, delivered, retried, dead, dropped, attempt_ms;
+  _Atomic uint64_t errors[CALLBACK_ERROR_COUNT];
+};
+
+/* Takes a claim in hand, which was asked for at asked_us (monotonic). */
+void delivery_begin(struct delivery_set *set, const struct store_claim *claim, int64_t asked_us);
+
+/* Asks the store again where it did not answer; call it every now and then. */
+void delivery_retry_store(struct delivery_set *set, int64_t now_us);
+
+/* Forgets everything in hand. The store and the sender must not run continuations afterwards. */
+void delivery_drop_all(struct delivery_set *set);
+
+#endif
