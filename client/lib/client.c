@@ -18,6 +18,7 @@
 #define KEEPALIVE_DEFAULT_MS 300000
 #define KEEPALIVE_TIMEOUT_DEFAULT_MS 20000
 #define RECEIVE_BYTES_MAX (16 << 20)
+#define RESOLUTIONS_APART_MS 1000
 #define CHANNEL_ARGUMENTS_MAX 12
 
 struct channel_arguments {
@@ -31,6 +32,14 @@ static void argument_integer(struct channel_arguments *arguments, const char *ke
   row->type = GRPC_ARG_INTEGER;
   row->key = (char *)key;
   row->value.integer = value > INT32_MAX ? INT32_MAX : (int)value;
+}
+
+static void argument_text(struct channel_arguments *arguments, const char *key, const char *value) {
+  assert(arguments->count < CHANNEL_ARGUMENTS_MAX);
+  grpc_arg *row = &arguments->rows[arguments->count++];
+  row->type = GRPC_ARG_STRING;
+  row->key = (char *)key;
+  row->value.string = (char *)value;
 }
 
 static int64_t or_default(int64_t value, int64_t fallback) {
@@ -51,12 +60,12 @@ static grpc_channel *channel_create(const char *target, const struct ringback_op
   argument_integer(&arguments, GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   /* A web proxy from the environment has no business between a producer and its queue. */
   argument_integer(&arguments, GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  if (options->user_agent != NULL) {
-    grpc_arg *row = &arguments.rows[arguments.count++];
-    row->type = GRPC_ARG_STRING;
-    row->key = (char *)GRPC_ARG_PRIMARY_USER_AGENT_STRING;
-    row->value.string = (char *)options->user_agent;
-  }
+  /* Servers come and go behind one name: calls go to all of its addresses in turn, and a lost one has it asked again.
+   */
+  argument_text(&arguments, GRPC_ARG_LB_POLICY_NAME, "round_robin");
+  argument_integer(&arguments, GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, RESOLUTIONS_APART_MS);
+  if (options->user_agent != NULL)
+    argument_text(&arguments, GRPC_ARG_PRIMARY_USER_AGENT_STRING, options->user_agent);
   grpc_channel_args channel_args = {arguments.count, arguments.rows};
   grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
   grpc_channel *channel = grpc_channel_create(target, credentials, &channel_args);

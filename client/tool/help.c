@@ -4,7 +4,7 @@
 
 #define LEFT_COLUMN 30
 
-static const char exit_statuses[] =
+const char help_exit_statuses[] =
     "Exit status: 0 success; 1 the operation or the job failed; 2 wrong usage; 3 not found;\n"
     "             4 the server cannot be reached, or time ran out.\n";
 
@@ -59,7 +59,7 @@ void help_print_all(FILE *out, const struct grammar *grammar) {
           "\n`ringback COMMAND --help` tells more. A queue is named buckets/BUCKET/queues/QUEUE, or just QUEUE with "
           "--bucket.\n"
           "Durations: 500ms, 5s, 2m, 1h, 3d. Times: 2026-11-22T23:15:54Z, or seconds since 1970.\n\n%s",
-          exit_statuses);
+          help_exit_statuses);
 }
 
 void help_print_group(FILE *out, const struct grammar *grammar, const char *group) {
@@ -80,5 +80,5 @@ void help_print_command(FILE *out, const struct grammar *grammar, const struct c
     fprintf(out, "\n%s\n", command->description);
   print_options(out, "Options", command->options);
   print_options(out, "Options of every command", grammar->globals);
-  fprintf(out, "\n%s", exit_statuses);
+  fprintf(out, "\n%s", help_exit_statuses);
 }

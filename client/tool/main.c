@@ -35,6 +35,10 @@ static int show_help(const struct tool *tool, const struct options_result *resul
 }
 
 int main(int argc, char **argv) {
+  if (argc == 2 && strcmp(argv[1], "--man") == 0) {
+    man_print(stdout, &tool_grammar);
+    return fflush(stdout) == 0 ? TOOL_OK : TOOL_FAILED;
+  }
   static struct tool tool;
   struct options_result result;
   /* The operands are moved to the front of the arguments, so a copy keeps what ps shows as it was. */

@@ -47,5 +47,9 @@ bool command_in_group(const struct command_row *command, const char *group);
 void help_print_all(FILE *out, const struct grammar *grammar);
 void help_print_group(FILE *out, const struct grammar *grammar, const char *group);
 void help_print_command(FILE *out, const struct grammar *grammar, const struct command_row *command);
+extern const char help_exit_statuses[];
+
+/* The same tables as the manual page ringback(1). */
+void man_print(FILE *out, const struct grammar *grammar);
 
 #endif
