@@ -128,7 +128,7 @@ register('finish', {'allow-oom'}, function(T, A, i, n)
     local repeated = not L and R and R.tail and R.token == token and
       (R.st == SUBMITTED and outcome ~= 's' or R.st ~= SUBMITTED and R.st ~= CANCEL and R.code == code)
     if repeated then
-      add_item(reply, 0, '', view(Q, R))
+      add_item(reply, 0, '', view(Q, R, lease_of(T, Q, id)))
     elseif not L then
       add_item(reply, refusal, reason, R and view(Q, R, lease_of(T, Q, id)) or 0)
     elseif outcome == 's' then
