@@ -1,0 +1,162 @@
+/* The HTTP side port: see http.h. */
+#include "server/http.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+
+enum { IDLE_S_MAX = 10, HOST_SIZE = 256 };
+
+struct http {
+  struct MHD_Daemon *daemon;
+  struct http_sources sources;
+  int port;
+};
+
+/* Takes the text, which was made by malloc. */
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type, char *text,
+                              size_t length) {
+  struct MHD_Response *response = MHD_create_response_from_buffer(length, text, MHD_RESPMEM_MUST_FREE);
+  if (!response) {
+    free(text);
+    return MHD_NO;
+  }
+  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+  enum MHD_Result result = MHD_queue_response(connection, status, response);
+  MHD_destroy_response(response);
+  return result;
+}
+
+static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned status, const char *text) {
+  char *copy = strdup(text);
+  return copy ? answer(connection, status, "text/plain; charset=utf-8", copy, strlen(copy)) : MHD_NO;
+}
+
+static enum MHD_Result answer_metrics(struct http *http, struct MHD_Connection *connection) {
+  char *text = NULL;
+  size_t length = 0;
+  FILE *file = open_memstream(&text, &length);
+  if (!file)
+    return MHD_NO;
+  http->sources.write_metrics(http->sources.context, file);
+  if (fclose(file) != 0) {
+    free(text);
+    return MHD_NO;
+  }
+  return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, length);
+}
+
+static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url, const char *method,
+                              const char *version, const char *body, size_t *body_size, void **state) {
+  (void)version;
+  (void)body;
+  (void)state;
+  struct http *http = context;
+  if (*body_size > 0) {
+    *body_size = 0; /* a body nobody asked for is dropped */
+    return MHD_YES;
+  }
+  if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
+    return answer_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+  if (strcmp(url, "/metrics") == 0)
+    return answer_metrics(http, connection);
+  if (strcmp(url, "/healthz") == 0)
+    return http->sources.is_healthy(http->sources.context)
+               ? answer_text(connection, MHD_HTTP_OK, "ok\n")
+               : answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "Redis does not answer\n");
+  return answer_text(connection, MHD_HTTP_NOT_FOUND, "there are /metrics and /healthz\n");
+}
+
+/* A listening socket, or -1 with errno. Without SO_REUSEPORT, so that a taken port is noticed. */
+static int listen_on(const struct addrinfo *address) {
+  const int yes = 1;
+  int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return -1;
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
+      bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, 128) != 0) {
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+  }
+  return fd;
+}
+
+/* The same for HOST:PORT or [HOST]:PORT; *why says what is wrong. */
+static int open_socket(const char *text, const char **why) {
+  char host[HOST_SIZE];
+  const char *colon = strrchr(text, ':');
+  size_t length = colon ? (size_t)(colon - text) : 0;
+  *why = "is no HOST:PORT";
+  if (!colon || length == 0 || length >= sizeof host)
+    return -1;
+  memcpy(host, text, length);
+  host[length] = 0;
+  char *name = host;
+  if (host[0] == '[' && host[length - 1] == ']') {
+    host[length - 1] = 0;
+    name = host + 1;
+  }
+  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+  struct addrinfo *addresses;
+  int error = getaddrinfo(name, colon + 1, &hints, &addresses);
+  if (error) {
+    *why = gai_strerror(error);
+    return -1;
+  }
+  int fd = listen_on(addresses);
+  *why = fd < 0 ? strerror(errno) : "";
+  freeaddrinfo(addresses);
+  return fd;
+}
+
+static int port_of(int fd) {
+  struct sockaddr_storage address;
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+    return 0;
+  return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                             : ((struct sockaddr_in *)&address)->sin_port);
+}
+
+struct http *http_create(const char *address, const struct http_sources *sources) {
+  const char *why;
+  int fd = open_socket(address, &why);
+  if (fd < 0) {
+    log_event(LOG_ERROR, "the side port cannot be opened", log_text("http", address), log_text("why", why));
+    return NULL;
+  }
+  struct http *http = calloc(1, sizeof *http);
+  if (!http)
+    abort();
+  http->sources = *sources;
+  http->port = port_of(fd);
+  http->daemon =
+      MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0, NULL, NULL, handle, http,
+                       MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
+                       MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S_MAX, MHD_OPTION_END);
+  if (!http->daemon) {
+    log_event(LOG_ERROR, "the side port cannot be served", log_text("http", address));
+    close(fd);
+    free(http);
+    return NULL;
+  }
+  return http;
+}
+
+int http_port(const struct http *http) {
+  return http->port;
+}
+
+void http_destroy(struct http *http) {
+  MHD_stop_daemon(http->daemon);
+  free(http);
+}

@@ -1,0 +1,126 @@
+/* The sweeper: see sweeper.h. */
+#include "server/sweeper.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+
+enum {
+  LOOK_MS_MAX = 100, /* a timer set meanwhile is late by this at most */
+  ANSWER_MS_MAX = 1000,
+  SLICES_MAX = 32, /* of one partition in a row, before the others are looked at again */
+};
+
+struct sweeper {
+  struct store *store;
+  pthread_t thread;
+  int stop_fd;
+  void (*changed)(void *context, bool answers);
+  void *context;
+  int64_t wait_ms; /* until the next look */
+  bool due[PARTITIONS];
+  bool failed; /* the look got no answer */
+  atomic_bool answers;
+  atomic_uint_least64_t slices, changes;
+};
+
+/* One partition's turn. */
+struct turn {
+  struct sweeper *sweeper;
+  unsigned partition;
+  int slices;
+};
+
+static void swept(void *context, const struct store_error *error, const struct store_sweep_result *result) {
+  struct turn *turn = context;
+  if (error->code != STORE_OK)
+    return;
+  atomic_fetch_add(&turn->sweeper->slices, 1);
+  atomic_fetch_add(&turn->sweeper->changes, (uint64_t)result->changed);
+  if (result->changed > 0 && ++turn->slices < SLICES_MAX)
+    store_sweep(turn->sweeper->store, turn->partition, swept, turn);
+}
+
+static void looked(void *context, const struct store_error *error, const int64_t due_ms[PARTITIONS], int64_t now_ms) {
+  struct sweeper *sweeper = context;
+  sweeper->failed = error->code != STORE_OK;
+  sweeper->wait_ms = LOOK_MS_MAX;
+  for (unsigned i = 0; i < PARTITIONS; i++) {
+    sweeper->due[i] = !sweeper->failed && due_ms[i] <= now_ms;
+    if (!sweeper->failed && !sweeper->due[i] && due_ms[i] - now_ms < sweeper->wait_ms)
+      sweeper->wait_ms = due_ms[i] - now_ms;
+  }
+}
+
+static void sweep_due(struct sweeper *sweeper) {
+  struct turn turns[PARTITIONS];
+  for (unsigned i = 0; i < PARTITIONS; i++) {
+    turns[i] = (struct turn){sweeper, i, 0};
+    if (sweeper->due[i])
+      store_sweep(sweeper->store, i, swept, &turns[i]);
+  }
+  store_flush(sweeper->store, ANSWER_MS_MAX);
+}
+
+static void note_pulse(struct sweeper *sweeper) {
+  bool answers = !sweeper->failed;
+  if (atomic_exchange(&sweeper->answers, answers) == answers)
+    return;
+  log_event(answers ? LOG_INFO : LOG_WARN, answers ? "redis answers" : "redis does not answer",
+            log_text("redis", answers ? "up" : "down"));
+  if (sweeper->changed)
+    sweeper->changed(sweeper->context, answers);
+}
+
+static void *run(void *data) {
+  struct sweeper *sweeper = data;
+  struct pollfd stop = {.fd = sweeper->stop_fd, .events = POLLIN};
+  do {
+    store_timers(sweeper->store, looked, sweeper);
+    store_flush(sweeper->store, ANSWER_MS_MAX);
+    note_pulse(sweeper);
+    if (!sweeper->failed)
+      sweep_due(sweeper);
+  } while (poll(&stop, 1, (int)sweeper->wait_ms) == 0);
+  return NULL;
+}
+
+struct sweeper *sweeper_create(const struct redis_target *target, void (*changed)(void *context, bool answers),
+                               void *context) {
+  struct sweeper *sweeper = calloc(1, sizeof *sweeper);
+  if (!sweeper)
+    abort();
+  sweeper->store = store_create(target);
+  sweeper->stop_fd = eventfd(0, EFD_CLOEXEC);
+  sweeper->changed = changed;
+  sweeper->context = context;
+  if (sweeper->stop_fd < 0 || pthread_create(&sweeper->thread, NULL, run, sweeper) != 0)
+    abort();
+  return sweeper;
+}
+
+void sweeper_destroy(struct sweeper *sweeper) {
+  if (eventfd_write(sweeper->stop_fd, 1) != 0)
+    abort();
+  pthread_join(sweeper->thread, NULL);
+  close(sweeper->stop_fd);
+  store_destroy(sweeper->store);
+  free(sweeper);
+}
+
+bool sweeper_redis_answers(const struct sweeper *sweeper) {
+  return atomic_load(&sweeper->answers);
+}
+
+uint64_t sweeper_slices(const struct sweeper *sweeper) {
+  return atomic_load(&sweeper->slices);
+}
+
+uint64_t sweeper_changes(const struct sweeper *sweeper) {
+  return atomic_load(&sweeper->changes);
+}
