@@ -254,7 +254,7 @@ int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
     request.page_token = page->next_page_token;
   } while (page->next_page_token[0] != '\0' && (all || left > 0));
   if (table != NULL)
-    table_print(tool, table);
+    table_print(tool, table, status == TOOL_OK);
   if (json != NULL)
     json_print(json);
   ringback_free(page == NULL ? NULL : &page->base);

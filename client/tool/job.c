@@ -205,7 +205,7 @@ int command_job_list(struct tool *tool, int argc, char **argv) {
     request.page_token = page->next_page_token;
   } while (page->next_page_token[0] != '\0' && (all || left > 0));
   if (table != NULL)
-    table_print(tool, table);
+    table_print(tool, table, status == TOOL_OK);
   if (table != NULL && page != NULL && page->next_page_token[0] != '\0' && tool->live)
     fprintf(stderr, "There are more; --limit 0 lists all.\n");
   if (json != NULL)

@@ -66,7 +66,10 @@ const struct option_row listen_options[] = {
      .help = "end after N callbacks, failed ones included",
      .low = 1,
      .high = 1000000000},
-    {.name = "out", .kind = OPTION_FILE, .value = "DIR", .help = "store each body there, named after its webhook-id"},
+    {.name = "out",
+     .kind = OPTION_FILE,
+     .value = "DIR",
+     .help = "store each body there as ID.xml, its headers as ID.json"},
     {.name = NULL},
 };
 
@@ -148,28 +151,6 @@ static const char *check(const struct listener *listener, struct MHD_Connection 
   return words[result];
 }
 
-/* A body's file: the webhook-id where that can be a name, else the callback's number. */
-static void store(const struct listener *listener, struct MHD_Connection *connection, const struct callback *callback,
-                  int64_t number) {
-  const char *id = header(connection, "webhook-id"), *type = header(connection, MHD_HTTP_HEADER_CONTENT_TYPE);
-  char numbered[32], path[4096];
-  snprintf(numbered, sizeof numbered, "callback-%06lld", (long long)number);
-  if (id == NULL || id[0] == '.' || id[0] == '\0' || strlen(id) > 200 ||
-      strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != strlen(id))
-    id = numbered;
-  const char *extension = type == NULL                   ? "bin"
-                          : strstr(type, "xml") != NULL  ? "xml"
-                          : strstr(type, "json") != NULL ? "json"
-                                                         : "bin";
-  snprintf(path, sizeof path, "%s/%s.%s", listener->directory, id, extension);
-  FILE *file = fopen(path, "wb");
-  bool written = file != NULL && fwrite(callback->body, 1, callback->byte_count, file) == callback->byte_count;
-  if (file != NULL && fclose(file) != 0)
-    written = false;
-  if (!written)
-    tool_error("%s: %s", path, strerror(errno));
-}
-
 static enum MHD_Result add_header(void *object, enum MHD_ValueKind kind, const char *name, const char *value) {
   (void)kind;
   char lower[128];
@@ -181,18 +162,61 @@ static enum MHD_Result add_header(void *object, enum MHD_ValueKind kind, const c
   return MHD_YES;
 }
 
+static json_t *headers_of(struct MHD_Connection *connection) {
+  json_t *headers = json_object();
+  MHD_get_connection_values(connection, MHD_HEADER_KIND, add_header, headers);
+  return headers;
+}
+
+/* Writes one file of a callback. */
+static void store_file(const struct listener *listener, const char *name, const char *extension, const char *bytes,
+                       size_t byte_count) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/%s.%s", listener->directory, name, extension);
+  FILE *file = fopen(path, "wb");
+  bool written = file != NULL && fwrite(bytes, 1, byte_count, file) == byte_count;
+  if (file != NULL && fclose(file) != 0)
+    written = false;
+  if (!written)
+    tool_error("%s: %s", path, strerror(errno));
+}
+
+/* The body and, beside it, the headers; named after the webhook-id where that can be a name, else after the callback's
+ * number. */
+static void store(const struct listener *listener, struct MHD_Connection *connection, const struct callback *callback,
+                  int64_t number) {
+  const char *id = header(connection, "webhook-id"), *type = header(connection, MHD_HTTP_HEADER_CONTENT_TYPE);
+  const char *extension = "bin";
+  char numbered[32];
+  snprintf(numbered, sizeof numbered, "callback-%06lld", (long long)number);
+  if (id == NULL || id[0] == '.' || id[0] == '\0' || strlen(id) > 200 ||
+      strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != strlen(id))
+    id = numbered;
+  if (type != NULL && strstr(type, "xml") != NULL)
+    extension = "xml";
+  else if (type != NULL && strstr(type, "json") != NULL)
+    extension = "body.json";
+  json_t *headers = headers_of(connection);
+  char *text = json_dumps(headers, JSON_INDENT(2));
+  json_decref(headers);
+  if (text != NULL)
+    store_file(listener, id, "json", text, strlen(text));
+  free(text);
+  /* The body last: whoever sees it finds the headers too. */
+  store_file(listener, id, extension, callback->body, callback->byte_count);
+}
+
 static void print_json(struct MHD_Connection *connection, const char *path, const struct callback *callback,
                        int64_t number, unsigned status, const char *signature) {
   char now[VALUE_TEXT_BYTES], job[64], state[64];
   struct timespec clock;
   clock_gettime(CLOCK_REALTIME, &clock);
   value_format_time(clock.tv_sec, (int32_t)(clock.tv_nsec / 1000000 * 1000000), now);
-  json_t *headers = json_object();
-  MHD_get_connection_values(connection, MHD_HEADER_KIND, add_header, headers);
   json_t *body = json_stringn(callback->body, callback->byte_count);
-  json_t *line = json_pack("{s:I,s:s,s:s,s:s,s:s,s:s,s:i,s:o}", "number", (json_int_t)number, "time", now, "path", path,
-                           "signature", signature, "jobId", element_text(callback->body, "JobId", job), "state",
-                           element_text(callback->body, "State", state), "status", (int)status, "headers", headers);
+  json_t *line =
+      json_pack("{s:I,s:s,s:s,s:s,s:s,s:s,s:i,s:o}", "number", (json_int_t)number, "time", now, "path", path,
+                "signature", signature, "jobId", element_text(callback->body, "JobId", job), "state",
+                element_text(callback->body, "State", state), "status", (int)status, "headers", headers_of(connection));
   if (body != NULL) {
     json_object_set_new(line, "body", body);
   } else {

@@ -97,7 +97,7 @@ static void print_row(const struct table *table, char *const *row, const int *wi
   }
 }
 
-void table_print(struct tool *tool, struct table *table) {
+void table_print(struct tool *tool, struct table *table, bool complete) {
   int widths[TABLE_COLUMNS_MAX] = {0};
   size_t cell_count = table->row_count * (size_t)table->columns;
   for (size_t i = 0; i < cell_count; i++) {
@@ -105,7 +105,7 @@ void table_print(struct tool *tool, struct table *table) {
     if (width > *widest)
       *widest = width;
   }
-  for (size_t i = 0; i < table->row_count; i++) {
+  for (size_t i = 0; i < table->row_count && (complete || table->row_count > 1); i++) {
     bool heading = tool->color && i == 0;
     fputs(heading ? "\033[1m" : "", stdout);
     print_row(table, table->cells + i * (size_t)table->columns, widths);

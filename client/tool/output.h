@@ -14,8 +14,9 @@ struct table;
 struct table *table_create(int columns, const char *const *headings);
 /* Appends a row of `columns` texts (char pointers; NULL shows as nothing). They are copied. */
 void table_add(struct table *table, ...);
-/* Prints on standard output and frees. */
-void table_print(struct tool *tool, struct table *table);
+/* Prints on standard output and frees; without rows the headings are printed only where `complete` says that there are
+ * none indeed. */
+void table_print(struct tool *tool, struct table *table, bool complete);
 
 /* "name: value" lines of one thing's details, set in two columns; NULL and empty values are left out. */
 void output_field(struct tool *tool, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));

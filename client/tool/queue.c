@@ -163,7 +163,7 @@ int command_activate(struct tool *tool, int argc, char **argv) {
     struct table *table = queue_table();
     for (size_t i = 0; i < response->n_queues; i++)
       queue_table_add(tool, table, response->queues[i]);
-    table_print(tool, table);
+    table_print(tool, table, true);
   }
   ringback_free(&response->base);
   return TOOL_OK;
@@ -265,7 +265,7 @@ int command_queue_list(struct tool *tool, int argc, char **argv) {
     request.page_token = page->next_page_token;
   } while (page->next_page_token[0] != '\0');
   if (table != NULL)
-    table_print(tool, table);
+    table_print(tool, table, status == TOOL_OK);
   if (json != NULL)
     json_print(json);
   ringback_free(page == NULL ? NULL : &page->base);
