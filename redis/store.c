@@ -292,6 +292,7 @@ void store_command(struct store *store, size_t count, const char *const *argumen
   assert(count <= 8);
   for (size_t i = 0; i < count; i++)
     lengths[i] = strlen(arguments[i]);
+  redis_connection_start(store->connection); /* down, it would not take the command */
   redis_command(store->connection, count, arguments, lengths, done, context);
 }
 
