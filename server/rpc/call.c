@@ -360,9 +360,10 @@ static void on_received(void *self, bool ok) {
     return;
   }
   if (!call->incoming) {
-    /* Either the peer has finished or it is gone, which RECV_CLOSE will have said before the half-close is believed. */
+    /* Either the peer has finished, or it is gone, which must not be taken for the end of an upload: RECV_CLOSE will
+     * say so. */
     call->half_closed = true;
-    call->half_close_told = !ok;
+    call->half_close_told = !ok || grpc_call_failed_before_recv_message(call->core);
   }
   call_defer(call);
 }
