@@ -128,6 +128,12 @@ int main(int argc, char **argv) {
   case OPTIONS_VERSION:
     puts("ringbackd " RINGBACK_VERSION);
     return 0;
+  case OPTIONS_MAN:
+    options_print_man(stdout);
+    return fflush(stdout) == 0 ? 0 : 1;
+  case OPTIONS_ENVIRONMENT:
+    options_print_environment(stdout);
+    return fflush(stdout) == 0 ? 0 : 1;
   case OPTIONS_WRONG:
     return wrong(message);
   case OPTIONS_RUN:

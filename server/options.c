@@ -223,6 +223,10 @@ enum options_verdict options_parse(struct options *options, int argc, char *cons
       return OPTIONS_HELP;
     if (strcmp(argv[i], "--version") == 0)
       return OPTIONS_VERSION;
+    if (strcmp(argv[i], "--man") == 0)
+      return OPTIONS_MAN;
+    if (strcmp(argv[i], "--environment-file") == 0)
+      return OPTIONS_ENVIRONMENT;
   }
   set_defaults(options);
   enum options_verdict verdict = parse_environment(options, environment, message);
@@ -267,4 +271,75 @@ void options_print_help(FILE *file) {
     fprintf(file, " (%s)\n", name);
   }
   fprintf(file, "\n  --help\n      this text\n  --version\n      the version\n");
+}
+
+/* Text as roff reads it literally. */
+static void print_roff(FILE *file, const char *text) {
+  if (*text == '.' || *text == '\'')
+    fputs("\\&", file);
+  for (; *text; text++)
+    if (*text == '\\')
+      fputs("\\e", file);
+    else if (*text == '-')
+      fputs("\\-", file);
+    else
+      fputc(*text, file);
+}
+
+void options_print_man(FILE *file) {
+  fputs(".TH RINGBACKD 8 \"\" \"ringback " RINGBACK_VERSION "\" \"System Administration\"\n.nh\n.ad l\n"
+        ".SH NAME\nringbackd \\- priority job queues that call back\n"
+        ".SH SYNOPSIS\n\\fBringbackd\\fR [\\fB\\-\\-\\fIoption value\\fR]...\n"
+        ".SH DESCRIPTION\n"
+        "Serves job queues over gRPC, keeps them in Redis, and posts an XML callback when a job has ended. Without\n"
+        "\\fB\\-\\-redis\\fR it starts a Redis of its own in the data directory.\n"
+        ".PP\n"
+        "Every option can also be given in the environment, under the name that stands behind it; an option wins over "
+        "the\n"
+        "environment.\n",
+        file);
+  for (size_t i = 0; i < ROW_COUNT; i++) {
+    const struct option_row *row = &rows[i];
+    char name[NAME_SIZE];
+    environment_name(row, name);
+    if (row->group)
+      fprintf(file, "%s.SS %s\n", i == 0 ? ".SH OPTIONS\n" : "", row->group);
+    fputs(".TP\n\\fB\\-\\-", file);
+    print_roff(file, row->name);
+    fputs("\\fR \\fI", file);
+    print_roff(file, row->placeholder ? row->placeholder : row->choices);
+    fputs("\\fR\n", file);
+    print_roff(file, row->help);
+    fprintf(file, " (%s", name);
+    if (row->fallback && *row->fallback) {
+      fputs("; default: ", file);
+      print_roff(file, row->fallback);
+    }
+    fputs(")\n", file);
+  }
+  fputs(".SS Help\n.TP\n\\fB\\-\\-help\\fR\nprint the options\n.TP\n\\fB\\-\\-version\\fR\nprint the version\n"
+        ".SH SIGNALS\nSIGTERM and SIGINT end the server: no new calls are taken, calls in hand go on for "
+        "\\fB\\-\\-grace\\fR. A second\n"
+        "one ends it at once.\n"
+        ".SH EXIT STATUS\n0 after a signal; 1 when it could not start or was ended by a second signal; 2 when an "
+        "option is wrong.\n"
+        ".SH FILES\n.TP\n\\fI/etc/ringback/ringbackd.env\\fR\noptions of the packaged service\n"
+        ".TP\n\\fI/var/lib/ringback\\fR\ndata of the packaged service's own Redis\n"
+        ".SH SEE ALSO\n\\fBringback\\fR(1)\n",
+        file);
+}
+
+void options_print_environment(FILE *file) {
+  fputs("# Options of the service ringbackd, read when it starts: systemctl restart ringbackd\n"
+        "# What is commented out is the default, but that the service keeps its data in /var/lib/ringback. See "
+        "ringbackd(8).\n",
+        file);
+  for (size_t i = 0; i < ROW_COUNT; i++) {
+    char name[NAME_SIZE];
+    environment_name(&rows[i], name);
+    if (strcmp(rows[i].name, "ports-file") == 0 || strcmp(rows[i].name, "data") == 0)
+      continue;
+    fprintf(file, "\n# %s (%s)\n#%s=%s\n", rows[i].help, rows[i].placeholder ? rows[i].placeholder : rows[i].choices,
+            name, rows[i].fallback ? rows[i].fallback : "");
+  }
 }

@@ -1,4 +1,5 @@
-/* The daemon's options: one table from which flags, RINGBACK_* environment variables and --help come.
+/* The daemon's options: one table from which flags, RINGBACK_* environment variables, --help, the manual page and
+ * the packaged configuration come.
  *
  * A flag wins over the environment, the environment over the default. `--name value` and `--name=value` are the same.
  * Pure but for the number of processors, which decides a default.
@@ -43,6 +44,8 @@ enum options_verdict {
   OPTIONS_RUN,
   OPTIONS_HELP,
   OPTIONS_VERSION,
+  OPTIONS_MAN, /* --man and --environment-file, for packagers: print what the functions below do */
+  OPTIONS_ENVIRONMENT,
   OPTIONS_WRONG, /* message says which option, which value, and what would be right */
 };
 
@@ -51,6 +54,10 @@ enum options_verdict options_parse(struct options *options, int argc, char *cons
                                    char *(*environment)(const char *name), char message[OPTIONS_MESSAGE_SIZE]);
 
 void options_print_help(FILE *file);
+/* ringbackd(8), in roff with the man macros. */
+void options_print_man(FILE *file);
+/* Every option as a commented-out line RINGBACK_NAME=default, as a service manager's environment file. */
+void options_print_environment(FILE *file);
 /* The embedded Redis's setting of that name. */
 const char *options_appendfsync_name(int64_t appendfsync);
 
