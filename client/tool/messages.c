@@ -85,7 +85,9 @@ const char *message_show_age(const Google__Protobuf__Timestamp *then) {
   int64_t ms = ((int64_t)now.tv_sec - then->seconds) * 1000 + (now.tv_nsec - then->nanos) / 1000000;
   char *text = ring_text();
   /* Clocks of two machines differ by a little: what happens now did not happen in the future. */
-  value_show_duration(ms < 0 ? 0 : ms / 1000 * 1000, text);
+  if (ms < 1000)
+    return "0s";
+  value_show_duration(ms / 1000 * 1000, text);
   return text;
 }
 
@@ -137,8 +139,5 @@ int message_item_failed(const char *about, const Google__Rpc__Status *status) {
   ringback_error_from_status(&error, status == NULL ? NULL : &status->base);
   if (error.code == RINGBACK_OK)
     return TOOL_OK;
-  tool_error("%s: %s", about, error.message[0] != '\0' ? error.message : ringback_code_name(error.code));
-  for (size_t i = 0; i < error.violation_count; i++)
-    fprintf(stderr, "  %s: %s\n", error.violations[i].field, error.violations[i].description);
-  return tool_exit_status(error.code);
+  return tool_print_failure(about, &error);
 }

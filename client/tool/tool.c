@@ -104,11 +104,25 @@ int tool_exit_status(int code) {
   }
 }
 
-int tool_call_failed(const struct ringback_error *error) {
-  tool_error("%s", error->message[0] != '\0' ? error->message : ringback_code_name(error->code));
+/* A server's message tells the first violation itself; a line that says the same again helps nobody. */
+static bool is_told(const struct ringback_error *error, const struct ringback_violation *violation) {
+  size_t length = strlen(violation->field);
+  return error->violation_count == 1 && strncmp(error->message, violation->field, length) == 0 &&
+         strncmp(error->message + length, ": ", 2) == 0 &&
+         strcmp(error->message + length + 2, violation->description) == 0;
+}
+
+int tool_print_failure(const char *about, const struct ringback_error *error) {
+  const char *message = error->message[0] != '\0' ? error->message : ringback_code_name(error->code);
+  tool_error("%s%s%s", about == NULL ? "" : about, about == NULL ? "" : ": ", message);
   for (size_t i = 0; i < error->violation_count; i++)
-    fprintf(stderr, "  %s: %s\n", error->violations[i].field, error->violations[i].description);
+    if (!is_told(error, &error->violations[i]))
+      fprintf(stderr, "  %s: %s\n", error->violations[i].field, error->violations[i].description);
   return tool_exit_status(error->code);
+}
+
+int tool_call_failed(const struct ringback_error *error) {
+  return tool_print_failure(NULL, error);
 }
 
 /* Takes a text into the tool's keeping. */

@@ -104,6 +104,8 @@ void *tool_call(struct tool *tool, const char *method, const ProtobufCMessage *r
 void tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Prints a call's error and returns the exit status for its code. */
 int tool_call_failed(const struct ringback_error *error);
+/* The same after what it is about, such as an item of a batch; NULL for nothing. */
+int tool_print_failure(const char *about, const struct ringback_error *error);
 int tool_exit_status(int code);
 
 /* "buckets/b/queues/q" of a queue's full name or plain name with the tool's bucket. The text lives as long as the tool.

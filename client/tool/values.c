@@ -195,22 +195,22 @@ void value_show_time(int64_t seconds, char text[VALUE_TEXT_BYTES]) {
     snprintf(text, VALUE_TEXT_BYTES, "?");
 }
 
-void value_show_duration(int64_t ms, char text[VALUE_TEXT_BYTES]) {
-  const char *sign = ms < 0 ? "-" : "";
-  int64_t m = ms < 0 ? -ms : ms;
-  if (m < 1000)
-    snprintf(text, VALUE_TEXT_BYTES, "%s%lldms", sign, (long long)m);
-  else if (m < 60000 && m % 1000 >= 100)
-    snprintf(text, VALUE_TEXT_BYTES, "%s%lld.%llds", sign, (long long)(m / 1000), (long long)(m % 1000 / 100));
-  else if (m < 60000)
-    snprintf(text, VALUE_TEXT_BYTES, "%s%llds", sign, (long long)(m / 1000));
-  else if (m < 3600000)
-    snprintf(text, VALUE_TEXT_BYTES, "%s%lldm %llds", sign, (long long)(m / 60000), (long long)(m % 60000 / 1000));
-  else if (m < 86400000)
-    snprintf(text, VALUE_TEXT_BYTES, "%s%lldh %lldm", sign, (long long)(m / 3600000), (long long)(m % 3600000 / 60000));
-  else
-    snprintf(text, VALUE_TEXT_BYTES, "%s%lldd %lldh", sign, (long long)(m / 86400000),
-             (long long)(m % 86400000 / 3600000));
+void value_show_duration(int64_t milliseconds, char text[VALUE_TEXT_BYTES]) {
+  const char *sign = milliseconds < 0 ? "-" : "";
+  int64_t left = milliseconds < 0 ? -milliseconds : milliseconds;
+  size_t large = sizeof units / sizeof *units - 1;
+  while (large > 0 && left < units[large].milliseconds)
+    large--;
+  int64_t whole = left / units[large].milliseconds, rest = left % units[large].milliseconds;
+  if (large == 1 && rest >= 100) {
+    snprintf(text, VALUE_TEXT_BYTES, "%s%lld.%llds", sign, (long long)whole, (long long)(rest / 100));
+    return;
+  }
+  int length = snprintf(text, VALUE_TEXT_BYTES, "%s%lld%s", sign, (long long)whole, units[large].name);
+  /* Of what is left only the next smaller unit is worth showing. */
+  if (large > 1 && rest >= units[large - 1].milliseconds)
+    snprintf(text + length, VALUE_TEXT_BYTES - (size_t)length, " %lld%s",
+             (long long)(rest / units[large - 1].milliseconds), units[large - 1].name);
 }
 
 char *value_encode_base64(const uint8_t *bytes, size_t byte_count) {
