@@ -117,9 +117,6 @@ static bool start_embedded(struct daemon *daemon, const struct options *options)
     return false;
   }
   daemon->target = embedded_target(daemon->embedded);
-  log_event(LOG_INFO, embedded_was_adopted(daemon->embedded) ? "redis adopted" : "redis started",
-            log_text("data", options->data), log_text("appendfsync", embedded.appendfsync),
-            log_number("pid", embedded_pid(daemon->embedded)));
   return true;
 }
 

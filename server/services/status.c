@@ -43,8 +43,8 @@ static Google__Rpc__Status *invalid(struct arena *arena, const struct store_erro
 static const char *sentence(struct arena *arena, const struct store_error *error, const char *what) {
   switch (error->code) {
   case STORE_FULL:
-    return arena_printf(arena, "%s is full: %" PRId64 " jobs wait, at most %" PRId64 " may", what, error->current,
-                        error->limit);
+    return arena_printf(arena, "%s has no room for this: %" PRId64 " jobs wait, at most %" PRId64 " may", what,
+                        error->current, error->limit);
   case STORE_OUT_OF_MEMORY:
     return "Redis is at its memory limit and takes no more jobs";
   case STORE_UNAVAILABLE:
