@@ -133,6 +133,7 @@ class Job:
         self.feature, self.tag, self.source, self.priority, self.output, self.words = feature, tag, source, priority, output, words
         self.operation = xml(**{tag: block} if block else {}, **({"Output": {"Bucket": BUCKET, "Object": output}} if output else {}))
         self.id, self.callback = None, None
+        self.title = "%s → %s" % (source, output.rpartition("/")[2]) if output else source
 
 
 def demo_jobs():
@@ -255,7 +256,7 @@ class Demo:
             arguments += ["--operation", job.operation] if job.operation else []
             answer = self.ringback.json(*arguments)
             job.id = (answer.get("job") or answer)["id"]
-            print("%-22s %-18s %-12s priority %3d   %s" % (FEATURES[job.feature], job.tag, job.source, job.priority, job.id[:13] + "…"))
+            print("%-9s %-18s %-38s priority %3d   %s" % (job.feature, job.tag, job.title, job.priority, job.id))
         self.ringback("queue", "list")
 
     def start_workers(self):
@@ -298,7 +299,7 @@ class Demo:
             text = {"leased": "priority %d" % event["priority"], "progress": "%3d %%" % event.get("progress", 0),
                     "failed": "%s: %s" % (event.get("code"), event.get("message"))}.get(kind, event.get("reason", ""))
             color = {"succeeded": "green", "failed": "red", "leased": "bold"}.get(kind, "dim")
-            print("%5.1f s  %-9s %-18s %-26s %s %s" % (time.monotonic() - begun, feature, event["tag"], job.source,
+            print("%5.1f s  %-9s %-18s %-38s %s %s" % (time.monotonic() - begun, feature, event["tag"], job.title,
                                                        style(color, "%-9s" % kind), text), flush=True)
             if kind in ("succeeded", "stopped") or kind == "failed" and event.get("next") == "none":
                 del waiting[event["job"]]
@@ -310,31 +311,48 @@ class Demo:
         """The callbacks' bodies by file, oldest first."""
         return sorted((p for p in self.callbacks.iterdir() if p.suffix == ".xml"), key=lambda p: (p.stat().st_mtime_ns, p.name))
 
-    def headers_of(self, body):
-        """The headers that `ringback listen` kept beside a body, names in lower case."""
-        path = body.with_suffix(".json")
-        if not path.exists():
-            return {}
-        kept = json.loads(path.read_text())
-        return {k.lower(): v for k, v in (kept.get("headers") or kept).items()}
+    def request_of(self, body):
+        """What `ringback listen` printed about the request that brought a body: its headers, and what it thinks of the signature."""
+        for line in (self.logs / "listen.json").read_text().splitlines():
+            request = json.loads(line)
+            if request.get("headers", {}).get("webhook-id") == body.stem:
+                return request
+        raise Trouble("the receiver told nothing about " + body.name)
 
     def print_callbacks(self):
+        """A line each, and the first one whole."""
         heading("The callbacks")
         by_id = {job.id: job for job in self.jobs}
-        shown = set()
+        whole = None
         for path in self.received():
             try:
                 tree = ElementTree.fromstring(path.read_bytes())
             except ElementTree.ParseError:
                 continue  # the checks say so
             job = by_id.get(tree.findtext("JobsDetail/JobId"))
-            print("%s  %s %s %s, %d bytes" % (path.name, tree.findtext("JobsDetail/Tag"), job.source if job else "?",
-                                              tree.findtext("JobsDetail/State"), path.stat().st_size))
-            if job and job.feature not in shown:
-                shown.add(job.feature)
-                ElementTree.indent(tree, "  ")
-                lines = ElementTree.tostring(tree, encoding="unicode").splitlines()
-                show("\n".join(line[:150] for line in lines[:48]) + ("\n… %d lines more" % (len(lines) - 48) if len(lines) > 48 else ""), "     ")
+            print("%-18s %-38s %-8s %s" % (tree.findtext("JobsDetail/Tag"), job.title if job else "?", tree.findtext("JobsDetail/State"),
+                                          self.summary(tree.find("JobsDetail/Operation"))))
+            if whole is None or job and job.tag == "DocProcess" and "DocProcess" not in whole[1]:
+                whole = (path, ElementTree.tostring(tree, encoding="unicode"), tree)
+        if whole:
+            path, _, tree = whole
+            print("\nOne of them, %s, indented here:" % path.name)
+            ElementTree.indent(tree, "  ")
+            show(ElementTree.tostring(tree, encoding="unicode"))
+
+    @staticmethod
+    def summary(operation):
+        """What a callback says of the outcome, in a few words."""
+        if operation is None:
+            return ""
+        if operation.find("SpeechRecognitionResult") is not None:
+            return "“%s”" % (operation.findtext("SpeechRecognitionResult/Text") or "")[:100]
+        if operation.find("DocProcessResult") is not None:
+            return "%s of %s pages" % (operation.findtext("DocProcessResult/SuccPageCount"), operation.findtext("DocProcessResult/TotalPageCount"))
+        sizes = [int(e.text) for e in operation.findall("MediaResult/OutputFile/Md5Info/Size")]
+        if sizes:
+            return "%d object%s, %d bytes" % (len(sizes), "s" * (len(sizes) > 1), sum(sizes))
+        return "%s s" % operation.findtext("MediaInfo/Format/Duration") if operation.find("MediaInfo") is not None else ""
 
 
 # --- the checks -----------------------------------------------------------------------------------------------------------------------
@@ -384,12 +402,15 @@ class Checks:
         return "; ".join(wrong)
 
     def signature(self, path):
-        headers = self.demo.headers_of(path)
+        request = self.demo.request_of(path)
+        headers = request["headers"]
         message = b"%s.%s.%s" % (headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), path.read_bytes())
         key = base64.b64decode(self.demo.secret[len("whsec_"):])
         expected = "v1," + base64.b64encode(hmac.new(key, message, hashlib.sha256).digest()).decode()
         if not any(hmac.compare_digest(one, expected) for one in headers["webhook-signature"].split()):
             return "the signature is not ours"
+        if request["signature"] != "valid":
+            return "`ringback listen` found it %s" % request["signature"]
         if abs(time.time() - int(headers["webhook-timestamp"])) > 3600:
             return "the timestamp is off"
         if not headers.get("content-type", "").startswith("application/xml"):
@@ -402,12 +423,10 @@ class Checks:
                 found.setdefault(ElementTree.fromstring(path.read_bytes()).findtext("JobsDetail/JobId"), []).append(path)
             except ElementTree.ParseError as error:
                 self.check(False, path.name + " is XML", error)
-        for number, job in enumerate(self.demo.jobs):
+        for job in self.demo.jobs:
             paths = found.pop(job.id, [])
-            label = "%s %s" % (job.tag, job.source)
-            if self.check(len(paths) == 1, "%s: one callback" % label, "%d arrived" % len(paths)):
-                self.attempt("%s: its XML is well-formed and complete" % label, lambda: self.callback(job, paths[0]))
-                self.attempt("%s: its signature is right" % label, lambda: self.signature(paths[0]))
+            self.attempt("%s %s: one callback, well-formed and complete, signature right" % (job.tag, job.title), lambda: (
+                "%d callbacks arrived" % len(paths) if len(paths) != 1 else self.callback(job, paths[0]) or self.signature(paths[0])))
         self.check(not found, "no other callbacks", list(found))
 
     def output_file(self, path, name):
@@ -432,7 +451,8 @@ class Checks:
             operation = job.callback.find("Operation")
             listed = {e.findtext("ObjectName"): e.findtext("Md5") for e in operation.findall("MediaResult/OutputFile/Md5Info")}
             listed |= {e.findtext("TgtUri"): e.findtext("Md5") for e in operation.findall("DocProcessResult/PageInfo")}
-            self.check(bool(listed), "%s %s: its callback names outputs" % (job.tag, job.source))
+            if not listed:
+                self.check(False, "%s %s: its callback names outputs" % (job.tag, job.title))
             for name, md5 in listed.items():
                 path = self.demo.objects / name
                 opener = {".mp4": "ffprobe", ".mp3": "ffprobe", ".pdf": "pdfinfo", ".png": "identify", ".jpg": "identify"}.get(path.suffix, "read")

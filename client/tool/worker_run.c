@@ -129,10 +129,11 @@ static bool environment_init(struct environment *environment, const struct worke
   char priority[16], attempt[16];
   snprintf(priority, sizeof priority, "%d", spec->priority);
   snprintf(attempt, sizeof attempt, "%d", job->attempts);
+  const char *queue = strrchr(job->queue, '/');
   const char *input_bucket = object == NULL ? NULL : object->bucket[0] != '\0' ? object->bucket : bucket;
   return environment_set(environment, "RINGBACK_JOB_ID", job->id) &&
          environment_set(environment, "RINGBACK_BUCKET", bucket) &&
-         environment_set(environment, "RINGBACK_QUEUE", job->queue) &&
+         environment_set(environment, "RINGBACK_QUEUE", queue != NULL ? queue + 1 : job->queue) &&
          environment_set(environment, "RINGBACK_TAG", spec->tag) &&
          environment_set(environment, "RINGBACK_INPUT_BUCKET", input_bucket) &&
          environment_set(environment, "RINGBACK_OBJECT", object != NULL ? object->object : NULL) &&

@@ -322,10 +322,17 @@ def test_what_begins_like_xml_is_an_xml_result(api, queue, work):
     assert api.get(job, queue).result.xml == "<Out>1 &amp; 2</Out>"
 
 
-def test_a_result_that_the_server_does_not_take_fails_the_job_for_good(api, queue, work):
-    job, = api.submit(queue, max_attempts=5)
+def test_what_only_begins_like_xml_is_kept_as_it_is(api, queue, work):
+    job, = api.submit(queue)
     assert work(queue, "echo '<Out>'", "--count", 1).end() == 0
-    assert (api.state(job, queue), api.get(job, queue).code) == ("FAILED", "InvalidResult")
+    assert api.get(job, queue).result.opaque.data == b"<Out>"
+
+
+@pytest.mark.parametrize("size, code", [(70000, "InvalidResult"), (2000000, "ResultTooLarge")])
+def test_a_result_that_the_server_does_not_take_fails_the_job_for_good(api, queue, work, size, code):
+    job, = api.submit(queue, max_attempts=5)
+    assert work(queue, f"head -c {size} /dev/zero | tr '\\0' x", "--count", 1).end() == 0
+    assert (api.state(job, queue), api.get(job, queue).code) == ("FAILED", code)
 
 
 @pytest.mark.parametrize("command, state, code, message", [
