@@ -20,6 +20,8 @@ struct lease_call {
   struct store_lease request;
   const char *what;
   int64_t until_ms;
+  struct store_release *answered; /* what the answer carries */
+  size_t answered_count;
 };
 
 static void reply_empty(struct rpc_call *call) {
@@ -34,13 +36,17 @@ static void give_back_done(void *context, const struct store_error *error, const
   (void)result;
 }
 
-static void give_back(struct lease_call *context, const struct store_leased_job *jobs, size_t count) {
-  if (count == 0)
-    return;
-  struct store_release *releases = ARENA_ARRAY(rpc_arena(context->call), struct store_release, count);
+static struct store_release *releases_of(struct lease_call *context, const struct store_leased_job *jobs,
+                                         size_t count) {
+  struct store_release *releases = ARENA_ARRAY(rpc_arena(context->call), struct store_release, count + 1);
   for (size_t i = 0; i < count; i++)
     releases[i] = (struct store_release){jobs[i].job.id, jobs[i].fencing_token};
-  store_release(services_store(context->call), context->request.bucket, releases, count, give_back_done, NULL);
+  return releases;
+}
+
+static void give_back(struct lease_call *context, const struct store_release *releases, size_t count) {
+  if (count > 0)
+    store_release(services_store(context->call), context->request.bucket, releases, count, give_back_done, NULL);
 }
 
 static Ringback__V1__LeasedJob *convert_leased(struct lease_call *context, const struct store_leased_job *leased) {
@@ -65,7 +71,10 @@ static void reply_jobs(struct lease_call *context, const struct store_leased *re
       break;
     response.jobs[response.n_jobs++] = job;
   }
-  give_back(context, result->jobs + response.n_jobs, result->count - response.n_jobs);
+  size_t left_out = result->count - response.n_jobs;
+  give_back(context, releases_of(context, result->jobs + response.n_jobs, left_out), left_out);
+  context->answered = releases_of(context, result->jobs, response.n_jobs);
+  context->answered_count = response.n_jobs;
   rpc_reply(context->call, &response.base);
 }
 
@@ -73,7 +82,7 @@ static void lease_done(void *data, const struct store_error *error, const struct
   struct lease_call *context = data;
   if (rpc_is_over(context->call)) {
     if (error->code == STORE_OK)
-      give_back(context, result->jobs, result->count);
+      give_back(context, releases_of(context, result->jobs, result->count), result->count);
     return;
   }
   if (status_failed(context->call, error, context->what, NULL))
@@ -143,4 +152,10 @@ void lease_wake(struct rpc_call *call, enum rpc_wake why) {
     ask(rpc_data(call));
   else
     reply_empty(call);
+}
+
+void lease_undelivered(struct rpc_call *call) {
+  struct lease_call *context = rpc_data(call);
+  if (context)
+    give_back(context, context->answered, context->answered_count);
 }

@@ -6,5 +6,6 @@
 
 void lease_jobs(struct rpc_call *call, const ProtobufCMessage *message);
 void lease_wake(struct rpc_call *call, enum rpc_wake why);
+void lease_undelivered(struct rpc_call *call);
 
 #endif

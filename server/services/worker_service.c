@@ -184,7 +184,7 @@ static void release_jobs(struct rpc_call *call, const ProtobufCMessage *message)
 }
 
 static const struct rpc_method methods[] = {
-    {.name = "LeaseJobs", .start = lease_jobs, .wake = lease_wake},
+    {.name = "LeaseJobs", .start = lease_jobs, .wake = lease_wake, .undelivered = lease_undelivered},
     {.name = "RenewLeases", .start = renew_leases},
     {.name = "FinishJobs", .start = finish_jobs},
     {.name = "ReleaseJobs", .start = release_jobs},
