@@ -16,6 +16,7 @@ struct read_call {
   bool full;
   /* GetJobs */
   const struct job_id *ids;
+  char *const *texts; /* the ids as they were sent */
   size_t id_count;
   /* ListJobs */
   struct job_filter filter;
@@ -64,15 +65,18 @@ static void get_jobs_done(void *data, const struct store_error *error, const str
   response.jobs = ARENA_ARRAY(arena, Ringback__V1__Job *, result->count + 1);
   response.n_jobs = add_jobs(context, result->jobs, result->count, response.jobs);
   response.non_exist_job_ids = ARENA_ARRAY(arena, char *, result->missing_count + 1);
-  for (size_t i = 0; i < result->missing_count; i++)
-    response.non_exist_job_ids[response.n_non_exist_job_ids++] = convert_job_id(arena, &result->missing[i]);
+  for (size_t i = 0, next = 0; i < result->looked_at && next < result->missing_count; i++)
+    if (memcmp(&context->ids[i], &result->missing[next], sizeof *context->ids) == 0) {
+      response.non_exist_job_ids[response.n_non_exist_job_ids++] = context->texts[i];
+      next++;
+    }
   size_t left_out = result->count - response.n_jobs;
   size_t remaining = context->id_count - result->looked_at + left_out;
   response.remaining_job_ids = ARENA_ARRAY(arena, char *, remaining + 1);
   for (size_t i = response.n_jobs; i < result->count; i++)
     response.remaining_job_ids[response.n_remaining_job_ids++] = convert_job_id(arena, &result->jobs[i].id);
   for (size_t i = result->looked_at; i < context->id_count; i++)
-    response.remaining_job_ids[response.n_remaining_job_ids++] = convert_job_id(arena, &context->ids[i]);
+    response.remaining_job_ids[response.n_remaining_job_ids++] = context->texts[i];
   rpc_reply(context->call, &response.base);
 }
 
@@ -87,6 +91,7 @@ static void get_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   struct read_call *context = begin(call, bucket, arena_printf(check.arena, "bucket %s", request->bucket));
   context->full = full;
   context->ids = ids;
+  context->texts = request->job_ids;
   context->id_count = request->n_job_ids;
   store_get_jobs(services_store(call), bucket, ids, request->n_job_ids, get_jobs_done, context);
 }

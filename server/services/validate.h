@@ -81,6 +81,7 @@ void check_traceparent(struct check *check, const struct field *field, const cha
 /* Names; "" or {"", ""} after a finding. */
 const char *check_bucket(struct check *check, const struct field *field, const char *name);
 struct queue_name check_queue(struct check *check, const struct field *field, const char *name);
+/* A well-formed id that the service cannot have given to a job becomes one of zeros: it is unknown, not wrong. */
 void check_job_id(struct check *check, const struct field *field, const char *text, struct job_id *id);
 /* 1 to max ids, with the path job_ids[i]. */
 struct job_id *check_job_ids(struct check *check, const struct field *field, char *const *texts, size_t count,

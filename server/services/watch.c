@@ -187,6 +187,15 @@ static void read_ids(struct check *check, const Ringback__V1__WatchJobsRequest *
     qsort(watch->ids, watch->id_count, sizeof *watch->ids, compare_ids);
 }
 
+/* A place in the log is two numbers, `1795391208026-17`. */
+static void check_cursor(struct check *check, const struct field *field, const char *cursor) {
+  static const char digits[] = "0123456789";
+  size_t first = strspn(cursor, digits);
+  size_t second = cursor[first] == '-' ? strspn(cursor + first + 1, digits) : 0;
+  if (*cursor && (first < 1 || first > 15 || second < 1 || second > 15 || cursor[first + 1 + second]))
+    check_fail(check, field, "is no cursor of ListJobs or WatchJobs; leave it empty to begin now");
+}
+
 void watch_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   const Ringback__V1__WatchJobsRequest *request = (const Ringback__V1__WatchJobsRequest *)message;
   struct check check = {.arena = rpc_arena(call)};
@@ -206,7 +215,7 @@ void watch_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
                  watch->bucket);
   }
   read_ids(&check, request, watch);
-  check_ascii(&check, FIELD(NULL, "cursor"), request->cursor, CURSOR_SIZE - 1);
+  check_cursor(&check, FIELD(NULL, "cursor"), request->cursor);
   if (check.count) {
     destroy(watch);
     status_refuse(call, &check);

@@ -179,6 +179,19 @@ static void a_wrong_id_in_a_list_is_found_with_its_place(void **state) {
   assert_finding(&check, "job_ids", "0 elements");
 }
 
+static void an_id_that_no_job_can_have_is_not_wrong(void **state) {
+  (void)state;
+  struct check check = {.arena = arena};
+  static const struct job_id zeros;
+  struct job_id id;
+  check_job_id(&check, FIELD(NULL, "job_id"), "j00000000000000000000000000000000", &id);
+  assert_int_equal(check.count, 0);
+  assert_memory_equal(&id, &zeros, sizeof id);
+  check_job_id(&check, FIELD(NULL, "job_id"), "d53000000000101a205a7ba5c00000000", &id);
+  assert_int_equal(check.count, 0);
+  assert_memory_equal(&id, &zeros, sizeof id);
+}
+
 static void findings_have_a_limit(void **state) {
   (void)state;
   struct check check = {.arena = arena};
@@ -245,6 +258,7 @@ int main(void) {
       TEST(text_that_xml_cannot_carry_is_found),
       TEST(a_traceparent_has_its_form),
       TEST(a_wrong_id_in_a_list_is_found_with_its_place),
+      TEST(an_id_that_no_job_can_have_is_not_wrong),
       TEST(findings_have_a_limit),
       TEST(a_queue_without_settings_gets_the_defaults),
       TEST(a_long_first_wait_lengthens_the_longest),
