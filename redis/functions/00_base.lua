@@ -185,7 +185,7 @@ local function begin(prefix)
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
   return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {},
-    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, messages = {}}
+    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, messages = {}}
 end
 
 -- Reads jobs' records into the unit; nil where there is none.

@@ -208,7 +208,8 @@ end
 
 -- A slot of the group is free: dispatchers look again.
 local function refresh_due(T, group)
-  if T.dues[group] then return end
+  if T.refreshed[group] then return end
+  T.refreshed[group] = true
   local head = call('ZRANGE', T.p .. 'outbox:' .. group, 0, 0, 'WITHSCORES')[2]
   if head then make_due(T, group, max(tonumber(head), T.ms)) end
 end

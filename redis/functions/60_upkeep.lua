@@ -125,7 +125,7 @@ local function on_claims(T, member)
   fetch_deliveries(T, ids)
   for _, id in ipairs(ids) do
     local D = delivery(T, id)
-    if D then postpone_delivery(T, id, D, T.ms) end
+    if D and queue(T, D.q) then postpone_delivery(T, id, D, T.ms) end
   end
   if #ids > 0 then call('ZREM', set, unpack(ids)) end
   rearm(T, member, set, 0)

@@ -1,0 +1,300 @@
+"""The outbox inside the function library, under random operations and a clock of the test's own: every end of a job makes exactly one delivery,
+no delivery is claimed twice at a time or forgotten, and nothing is left when the queue is deleted."""
+import random
+
+import pytest
+
+from store_model import NOT_FOUND, OK, PRECONDITION, Library, pack_settings
+from test_store_model import LUA_MS_MAX, PARTITION, SEEDS, library, slowest_ms  # noqa: F401  (a fixture)
+
+PENDING, SENDING, DELIVERED, DEAD, SUPPRESSED = 1, 2, 3, 4, 5
+CONCURRENCY = 32
+OWN_URL, NO_CALLBACK = 2, 1
+KEEP_MS, KEEP_MS_DELIVERIES = 1500, 3 * 86400 * 1000
+
+
+def pack_job(flags, endpoint):
+    spec = b"spec"
+    head = bytes([1, 1, flags, 0]) + bytes(4) + bytes(4) + bytes(6) * 2 + bytes(8) + bytes([1]) + len(spec).to_bytes(4, "big")
+    return head + b"T" + (endpoint.to_bytes(4, "big") if flags & OWN_URL else b"") + spec
+
+
+class Delivery:
+    def __init__(self, id_, group, state, now):
+        self.id, self.group, self.state, self.next = id_, group, state, now if state == PENDING else 0
+        self.attempts = self.token = self.expiry = 0
+        self.frozen, self.trashed, self.ended = False, False, now if state == SUPPRESSED else 0
+
+
+class Outbox:
+    def __init__(self, library, seed):
+        self.library, self.pick = library, random.Random(seed)
+        settings = {"head_start": 0, "max_size": 100000, "max_concurrent": 100000, "lease": 10 ** 8, "max_attempts": 3, "min_backoff": 1,
+                    "max_backoff": 1, "keep_ms": KEEP_MS, "keep_count": 100000, "idempotency": 1000}
+        self.number = library.call("queue_create", "a", "q", 1, pack_settings(settings))[1][1]
+        self.rule = {"on": False, "url": ""}
+        self.deliveries, self.jobs = {}, {}  # jobs: id -> [flags, endpoint, run, finish or 0]
+        self.tokens = []
+
+    now = property(lambda self: self.library.now)
+
+    def waiting(self):
+        return [id_ for id_, job in self.jobs.items() if not job[3]]
+
+    def submit(self):
+        kinds = [(self.pick.choice([0, 0, OWN_URL, NO_CALLBACK]), self.pick.choice([1, 2])) for _ in range(self.pick.choice([1, 5, 40]))]
+        answer = self.library.call("submit", "a", "q", 1, "", b"0" * 8, *[pack_job(*kind) for kind in kinds])
+        assert answer[0] == OK and answer[9] == len(kinds)
+        for k, (flags, endpoint) in enumerate(kinds):
+            id_ = bytes([64]) + answer[6].to_bytes(5, "big") + answer[7].to_bytes(6, "big") + (answer[8] + k).to_bytes(4, "big")
+            self.jobs[id_] = [flags, endpoint, 0, 0]
+
+    def ended(self, id_):
+        job = self.jobs[id_]
+        flags, endpoint, run, _ = job
+        job[3] = self.now
+        name = f"cb_j{id_.hex()}_TaskFinish_{run}"
+        assert name not in self.deliveries
+        if flags & NO_CALLBACK:
+            return
+        if flags & OWN_URL:
+            self.deliveries[name] = Delivery(name, f"{self.number}:{endpoint:08x}", PENDING, self.now)
+        elif self.rule["url"]:
+            self.deliveries[name] = Delivery(name, str(self.number), PENDING if self.rule["on"] else SUPPRESSED, self.now)
+
+    def end(self):
+        if self.pick.random() < 0.3:
+            ids = self.pick.sample(self.waiting(), min(len(self.waiting()), 30))
+            if ids:
+                assert self.library.call("cancel", "a", "i", *ids)[1] == len(ids)
+        else:
+            jobs = self.library.call("lease", "a", self.pick.choice([1, 30, 100]), "w", 0, "q")[2]
+            leases = [(jobs[k + 2], jobs[k]) for k in range(0, len(jobs), 9)]
+            ids = [id_ for id_, _ in leases]
+            values = [value for lease in leases for value in (*lease, "s", 0, "Success", "", b"r")]
+            answer = self.library.call("finish", "a", *values)
+            assert all(code == OK for code in answer[3::3])
+        for id_ in ids:
+            self.ended(id_)
+
+    def last_delivery(self, id_):
+        return self.deliveries.get(f"cb_j{id_.hex()}_TaskFinish_{self.jobs[id_][2]}")
+
+    def needed(self, id_):
+        """Whether a delivery has yet to be rendered from the job's record."""
+        delivery = self.last_delivery(id_)
+        return bool(delivery) and delivery.state in (PENDING, SENDING) and not delivery.frozen
+
+    def retry(self):
+        ids = [id_ for id_, job in self.jobs.items() if job[3]]
+        for id_ in self.pick.sample(ids, min(len(ids), 3)):
+            answer = self.library.call("retry", "a", "i", id_)
+            if self.needed(id_):
+                assert answer[3] == PRECONDITION
+            else:
+                assert answer[3] == OK
+                self.jobs[id_][2:] = [self.jobs[id_][2] + 1, 0]
+
+    def change_rule(self):
+        kind = self.pick.choice(["on", "on", "on", "off", "delete"])
+        if kind == "delete":
+            assert self.library.call("rule_delete", "a", "q")[0] == OK
+            self.rule = {"on": False, "url": ""}
+            for delivery in self.deliveries.values():
+                if delivery.group == str(self.number) and delivery.state == PENDING:
+                    delivery.trashed = True
+            return
+        on = kind == "on"
+        assert self.library.call("rule_update", "a", "q", "", "on", int(on), "url", "http://x/", "to", 1000)[0] == OK
+        self.rule = {"on": on, "url": "http://x/"}
+
+    def sendable(self, delivery):
+        return (delivery.state == PENDING and not delivery.trashed and delivery.next <= self.now and
+                (self.rule["on"] or ":" in delivery.group) and self.under_way(delivery.group) < CONCURRENCY)
+
+    def under_way(self, group):
+        return sum(delivery.group == group and delivery.state == SENDING for delivery in self.deliveries.values())
+
+    def claim(self):
+        count = self.pick.choice([1, 5, 64])
+        answer = self.library.call("claim", count, 2000)
+        assert answer[0] == OK and len(answer[2]) <= count
+        for values in answer[2]:
+            delivery = self.deliveries[values[0].decode()]
+            assert self.sendable(delivery), vars(delivery)
+            assert values[1].decode() == delivery.group and values[6] == delivery.attempts
+            assert values[2] not in self.tokens
+            assert bool(values[14]) == delivery.frozen and (delivery.frozen or len(values[17]) == 7)
+            delivery.state, delivery.token, delivery.expiry = SENDING, values[2], values[3]
+            self.tokens.append(values[2])
+        return len(answer[2])
+
+    def claim_all(self):
+        """Whatever could be sent has been claimed when claiming brings no more, several times."""
+        idle = 0
+        while idle < 3:
+            self.library.advance(1)  # a group that had its turn has the next one later
+            idle = 0 if self.claim() else idle + 1
+        left = [(delivery.id, delivery.group, delivery.next) for delivery in self.deliveries.values() if self.sendable(delivery)]
+        assert not left, (left[:3], self.now, self.library.redis.zrange(f"{PARTITION}due", 0, -1, withscores=True))
+
+    def settle(self):
+        claimed = [delivery for delivery in self.deliveries.values() if delivery.state == SENDING]
+        for delivery in self.pick.sample(claimed, min(len(claimed), self.pick.choice([1, 10, 40]))):
+            if not delivery.frozen:
+                answer = self.library.call("freeze", delivery.id, delivery.token, "http://x/", "text/xml", "", b"<xml/>")
+                assert answer[0] == OK
+                delivery.frozen = True
+            state, next_ = self.pick.choice([(DELIVERED, 0), (DELIVERED, 0), (PENDING, self.now + self.pick.choice([10, 900])), (DEAD, 0)])
+            answer = self.library.call("settle", delivery.id, delivery.token, state, 200, "", "", self.now, 5, next_)
+            assert answer[0] == OK
+            delivery.attempts += 1
+            if state == PENDING and ":" not in delivery.group and not self.rule["url"]:
+                state = DEAD
+            delivery.state, delivery.next = state, next_ if state == PENDING else 0
+            delivery.ended = 0 if state == PENDING else self.now
+
+    def settle_stale(self):
+        """Only a success counts when the claim is no longer current."""
+        stale = [delivery for delivery in self.deliveries.values() if delivery.token and delivery.state != SENDING and not delivery.trashed]
+        for delivery in self.pick.sample(stale, min(len(stale), 2)):
+            assert self.library.call("freeze", delivery.id, delivery.token, "u", "t", "", "b")[0] == PRECONDITION
+            answer = self.library.call("settle", delivery.id, delivery.token, PENDING, 500, "", "", self.now, 5, self.now)
+            assert answer[0] == PRECONDITION
+            answer = self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0)
+            assert answer[0] == OK
+            if delivery.state != DELIVERED:
+                delivery.attempts += 1
+                delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
+
+    def sweep(self):
+        while self.library.call("sweep")[1]:
+            pass
+        for delivery in self.deliveries.values():
+            if delivery.trashed and delivery.state == PENDING:
+                delivery.state, delivery.next, delivery.ended = DEAD, 0, self.now
+            delivery.trashed = False
+            if delivery.state == SENDING and delivery.expiry <= self.now:
+                delivery.state, delivery.next = PENDING, self.now
+        # Jobs that a delivery still needs stay; of the others the library may keep some a while, for it looks at them again in a minute.
+        gone = self.library.call("get", "a", *self.jobs)[2] if self.jobs else []
+        for id_ in gone:
+            job = self.jobs.pop(id_)
+            assert job[3] and job[3] <= self.now - KEEP_MS
+            assert not self.needed_by(id_, job)
+
+    def needed_by(self, id_, job):
+        delivery = self.deliveries.get(f"cb_j{id_.hex()}_TaskFinish_{job[2]}")
+        return bool(delivery) and delivery.state in (PENDING, SENDING) and not delivery.frozen
+
+    def advance(self):
+        self.library.advance(self.pick.choice([1, 20, 300, 1000, 4000]))
+        if self.pick.random() < 0.7:
+            self.sweep()
+
+    OPERATIONS = [submit] * 4 + [end] * 5 + [retry, change_rule] + [claim] * 3 + [claim_all] + [settle] * 5 + [settle_stale] + [advance] * 4
+
+    def compare(self):
+        found, position = {}, b""
+        while True:
+            answer = self.library.call("delivery_list", "a", "q", 0, "", 100, position)
+            found |= {values[0].decode(): values for values in answer[2]}
+            position = answer[1]
+            if not position:
+                break
+        assert set(found) == set(self.deliveries)
+        for name, values in found.items():
+            delivery = self.deliveries[name]
+            assert (values[4], values[6]) == (delivery.state, delivery.attempts), vars(delivery)
+            if delivery.state == PENDING and not delivery.trashed:
+                assert values[13] == delivery.next
+        still_open = sum(delivery.state in (PENDING, SENDING) for delivery in self.deliveries.values())
+        assert int(self.library.redis.hget(f"{PARTITION}q:{self.number}", "od")) == still_open
+        groups = {delivery.group for delivery in self.deliveries.values()}
+        for group in groups:
+            claims = {member.decode() for member in self.library.redis.zrange(f"{PARTITION}claims:{group}", 0, -1)}
+            assert claims == {d.id for d in self.deliveries.values() if d.group == group and d.state == SENDING}
+            outbox = {member.decode() for member in self.library.redis.zrange(f"{PARTITION}outbox:{group}", 0, -1)}
+            assert outbox == {d.id for d in self.deliveries.values() if d.group == group and d.state == PENDING and not d.trashed}
+
+    def finish_all(self):
+        """A dispatcher that is always accepted empties the outbox, however little it is told."""
+        self.library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/")
+        self.rule = {"on": True, "url": "http://x/"}
+        for _ in range(2000):
+            if not any(delivery.state in (PENDING, SENDING) for delivery in self.deliveries.values()):
+                return
+            self.claim()
+            for delivery in self.deliveries.values():
+                if delivery.state == SENDING:
+                    assert self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0)[0] == OK
+                    delivery.attempts += 1
+                    delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
+            self.library.advance(100)
+            self.sweep()
+        pytest.fail("deliveries are never claimed: %s" % [vars(d) for d in self.deliveries.values() if d.state == PENDING][:3])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_ends_claims_and_settlements(library, seed):  # noqa: F811
+    outbox = Outbox(library, seed)
+    outbox.change_rule()
+    for step in range(300):
+        operation = outbox.pick.choice(Outbox.OPERATIONS)
+        try:
+            operation(outbox)
+            if step % 10 == 0:
+                outbox.compare()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, step {step}, {operation.__name__}: {error}") from error
+    outbox.finish_all()
+    outbox.compare()
+    # What retention takes: first the jobs, days later the deliveries.
+    library.advance(KEEP_MS + 61000)
+    outbox.sweep()
+    assert all(not job[3] for job in outbox.jobs.values())
+    library.advance(KEEP_MS_DELIVERIES + 1)
+    outbox.sweep()
+    assert library.call("delivery_list", "a", "q", 0, "", 100, "")[2] == []
+    assert not list(library.redis.scan_iter(f"{PARTITION}d:*", count=10000))
+
+    outbox.deliveries.clear()
+    for _ in range(3):
+        outbox.submit()
+        outbox.end()
+    outbox.claim()
+    assert library.call("queue_delete", "a", "q", 0)[0] == PRECONDITION or not outbox.deliveries
+    library.call("queue_delete", "a", "q", 1)
+    for delivery in outbox.deliveries.values():
+        assert library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", 0, 5, 0)[0] == NOT_FOUND
+    library.advance(100000)
+    while library.call("sweep")[1]:
+        pass
+    left = {key.decode() for key in library.redis.scan_iter(f"{PARTITION}*", count=10000)}
+    left -= {PARTITION + key for key in ("seq", "log:a", "b:a", "hungry")}
+    assert not left, "keys that nothing will ever remove"
+    slowest, command = slowest_ms(library.redis)
+    assert slowest < LUA_MS_MAX, command
+
+
+def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F811
+    outbox = Outbox(library, 1)
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/")
+    outbox.rule = {"on": True, "url": "http://x/"}
+    for _ in range(3):
+        answer = library.call("submit", "a", "q", 1, "", b"0" * 8, *[pack_job(0, 0)] * 20)
+        ids = [bytes([64]) + answer[6].to_bytes(5, "big") + answer[7].to_bytes(6, "big") + (answer[8] + k).to_bytes(4, "big") for k in range(20)]
+        outbox.jobs |= {id_: [0, 0, 0, 0] for id_ in ids}
+        assert library.call("cancel", "a", "i", *ids)[1] == 20
+        for id_ in ids:
+            outbox.ended(id_)
+    outbox.claim_all()
+    first = [delivery for delivery in outbox.deliveries.values() if delivery.state == SENDING]
+    assert len(first) == CONCURRENCY
+    for delivery in first:
+        assert library.call("settle", delivery.id, delivery.token, PENDING, 503, "http", "busy", library.now, 5, library.now + 60000)[0] == OK
+        delivery.attempts, delivery.state, delivery.next = 1, PENDING, library.now + 60000
+    outbox.claim_all()
+    assert sum(delivery.state == SENDING for delivery in outbox.deliveries.values()) == 60 - CONCURRENCY
+
+
