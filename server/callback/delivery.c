@@ -92,6 +92,12 @@ static void delivery_drop(struct delivery *delivery, const char *why) {
 
 /* --- settling --- */
 
+void delivery_set_due(struct delivery_set *set, unsigned partition, int64_t due_ms) {
+  int64_t *known_ms = &set->due_ms[partition];
+  if (due_ms && (!*known_ms || due_ms < *known_ms))
+    *known_ms = due_ms;
+}
+
 static void on_settled(void *context, const struct store_error *error) {
   struct delivery *delivery = context;
   if (error->code == STORE_UNAVAILABLE) {
@@ -99,7 +105,9 @@ static void on_settled(void *context, const struct store_error *error) {
     return;
   }
   if (error->code)
-    log_event(LOG_WARN, "callback not settled", log_text("delivery", delivery->id), log_text("reason", error->reason));
+    log_event(LOG_INFO, "callback not settled", log_text("delivery", delivery->id), log_text("reason", error->reason));
+  else
+    delivery_set_due(delivery->set, delivery->partition, delivery->settlement.next_ms);
   delivery_end(delivery);
 }
 

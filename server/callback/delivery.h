@@ -19,10 +19,11 @@
 struct delivery_set {
   struct store *store;
   struct sender *sender;
-  size_t count;            /* in hand */
-  struct delivery *first;  /* all of them */
-  struct delivery *idle;   /* kept for the next ones */
-  int64_t clock_offset_us; /* Redis's clock less the monotonic one, as the claims tell it */
+  size_t count;               /* in hand */
+  struct delivery *first;     /* all of them */
+  struct delivery *idle;      /* kept for the next ones */
+  int64_t due_ms[PARTITIONS]; /* Redis's clock: when a partition's next delivery is due; 0: not known */
+  int64_t clock_offset_us;    /* Redis's clock less the monotonic one, as the claims tell it */
   uint64_t random;
   uint64_t store_calls; /* queued so far, so that the dispatcher sees whether there is something to send */
   _Atomic uint64_t in_flight, claimed, attempts, delivered, retried, dead, dropped, attempt_ms;
@@ -31,6 +32,9 @@ struct delivery_set {
 
 /* Takes a claim in hand, which was asked for at asked_us (monotonic). */
 void delivery_begin(struct delivery_set *set, const struct store_claim *claim, int64_t asked_us);
+
+/* A delivery of the partition is due then; 0: none is known. */
+void delivery_set_due(struct delivery_set *set, unsigned partition, int64_t due_ms);
 
 /* Asks the store again where it did not answer; call it every now and then. */
 void delivery_retry_store(struct delivery_set *set, int64_t now_us);

@@ -34,7 +34,6 @@ struct partition {
   bool look;    /* there may be something due */
   size_t asked; /* how many claims are asked for; 0: no call under way */
   int64_t asked_us;
-  int64_t due_ms; /* Redis's clock: when its next delivery is due; 0: not known */
 };
 
 struct dispatcher {
@@ -82,15 +81,16 @@ static void on_claims(void *context, const struct store_error *error, const stru
     delivery_begin(&dispatcher->set, &result->claims[i], partition->asked_us);
   if (result->count >= asked)
     partition->look = true;
-  partition->due_ms = result->next_due_ms;
   /* Due, and yet nothing came: the clocks differ, or a group is at its limit. */
-  int64_t soon_ms = redis_now_ms(dispatcher, now_us) + EMPTY_CLAIM_PAUSE_MS;
-  if (!result->count && partition->due_ms && partition->due_ms < soon_ms)
-    partition->due_ms = soon_ms;
+  int64_t due_ms = result->next_due_ms, soon_ms = redis_now_ms(dispatcher, now_us) + EMPTY_CLAIM_PAUSE_MS;
+  if (!result->count && due_ms && due_ms < soon_ms)
+    due_ms = soon_ms;
+  delivery_set_due(&dispatcher->set, partition->index, due_ms);
 }
 
 static bool wants_claims(const struct partition *partition, int64_t now_ms) {
-  return !partition->asked && (partition->look || (partition->due_ms && partition->due_ms <= now_ms));
+  int64_t due_ms = partition->dispatcher->set.due_ms[partition->index];
+  return !partition->asked && (partition->look || (due_ms && due_ms <= now_ms));
 }
 
 static size_t free_slots(const struct dispatcher *dispatcher) {
@@ -118,7 +118,7 @@ static void ask_for_claims(struct dispatcher *dispatcher, int64_t now_us) {
     partition->asked = share < room ? share : room;
     partition->asked_us = now_us;
     partition->look = false;
-    partition->due_ms = 0;
+    dispatcher->set.due_ms[partition->index] = 0;
     dispatcher->reserved += partition->asked;
     dispatcher->first = (partition->index + 1) % PARTITIONS;
     dispatcher->set.store_calls++;
@@ -159,8 +159,9 @@ static int poll_timeout_ms(const struct dispatcher *dispatcher, int64_t now_us) 
     const struct partition *partition = &dispatcher->partitions[i];
     if (wants_claims(partition, now_ms))
       return 0;
-    if (!partition->asked && partition->due_ms && partition->due_ms - now_ms < timeout_ms)
-      timeout_ms = partition->due_ms - now_ms;
+    int64_t due_ms = dispatcher->set.due_ms[i];
+    if (!partition->asked && due_ms && due_ms - now_ms < timeout_ms)
+      timeout_ms = due_ms - now_ms;
   }
   return (int)timeout_ms;
 }

@@ -1,9 +1,12 @@
-"""Receivers of every temper for test_sender: HTTP and HTTPS on loopback, and a DNS server for names under .test.
+"""Receivers of every temper for test_sender and test_dispatcher: HTTP and HTTPS on loopback, and a DNS server for names under .test.
 
 Prints `http=PORT`, `https=PORT`, `dns=PORT`, `ca=FILE`, one a line and an empty line, then serves until its standard input ends.
 What the HTTP path does stands in `answer`; what a name resolves to in NAMES.
 """
+import base64
 import email.utils
+import hashlib
+import hmac
 import os
 import socket
 import ssl
@@ -26,6 +29,9 @@ NAMES = {
     "many.test": (["127.0.0.%d" % i for i in range(1, 21)], []),
 }
 rebind_count = 0
+SECRET = b"s" * 32
+seen_bodies = {}
+seen_lock = threading.Lock()
 
 
 def read_request(stream):
@@ -63,6 +69,20 @@ def as_expected(method, headers, body):
             and headers.get("host", "").startswith("127.0.0.1:"))
 
 
+def is_signed(headers, body):
+    signed = "{webhook-id}.{webhook-timestamp}.".format(**headers).encode() + body
+    wanted = "v1," + base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
+    return wanted in headers["webhook-signature"].split(" ")
+
+
+def times_seen(headers, body):
+    """How often this delivery came before; its bytes must be the same each time."""
+    with seen_lock:
+        bodies = seen_bodies.setdefault(headers["webhook-id"], [])
+        bodies.append(body)
+        return len(bodies) - 1 if bodies[0] == body else 99
+
+
 def answer(connection, request, served):
     """False closes the connection."""
     method, path, headers, body = request
@@ -72,6 +92,20 @@ def answer(connection, request, served):
         connection.sendall(response(200 if as_expected(method, headers, body) else 400))
     elif path == "/served":
         connection.sendall(response(200 + min(served, 99)))
+    elif path == "/once":
+        connection.sendall(response(409 if times_seen(headers, body) else 200))
+    elif path == "/flaky":
+        connection.sendall(response({0: 500, 1: 200}.get(times_seen(headers, body), 410)))
+    elif path == "/slow-once":
+        times = times_seen(headers, body)
+        time.sleep(1.5)
+        connection.sendall(response(409 if times else 200))
+    elif path == "/signed":
+        connection.sendall(response(200 if is_signed(headers, body) else 410))
+    elif path == "/unsigned":
+        connection.sendall(response(410 if "webhook-signature" in headers or "webhook-timestamp" in headers else 200))
+    elif path == "/traced":
+        connection.sendall(response(200 if headers.get("traceparent", "").startswith("00-") else 410))
     elif path == "/body":
         connection.sendall(response(200, body=b"x" * 60000))
     elif path == "/gzip":

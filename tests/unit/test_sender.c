@@ -9,55 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "server/base/clock.h"
-
-static struct {
-  pid_t pid;
-  int in;
-  int http, https, dns;
-  char ca[256];
-} receiver;
-
-static int start_receiver(void **state) {
-  (void)state;
-  int in[2], out[2];
-  assert_int_equal(pipe(in), 0);
-  assert_int_equal(pipe(out), 0);
-  receiver.pid = fork();
-  assert_true(receiver.pid >= 0);
-  if (receiver.pid == 0) {
-    dup2(in[0], 0);
-    dup2(out[1], 1);
-    for (int fd = 3; fd < 64; fd++)
-      close(fd);
-    const char *root = getenv("PROJECT_ROOT");
-    char path[512];
-    snprintf(path, sizeof(path), "%s/tests/unit/receiver.py", root ? root : ".");
-    execl("/usr/bin/python3", "python3", path, (char *)0);
-    _exit(127);
-  }
-  close(in[0]);
-  close(out[1]);
-  receiver.in = in[1];
-  FILE *lines = fdopen(out[0], "r");
-  int read =
-      fscanf(lines, "http=%d https=%d dns=%d ca=%255s", &receiver.http, &receiver.https, &receiver.dns, receiver.ca);
-  fclose(lines);
-  return read == 4 ? 0 : -1;
-}
-
-static int stop_receiver(void **state) {
-  (void)state;
-  close(receiver.in);
-  int status;
-  waitpid(receiver.pid, &status, 0);
-  return 0;
-}
+#include "tests/unit/receiver.h"
 
 /* --- one request at a time --- */
 
