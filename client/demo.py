@@ -331,11 +331,11 @@ class Demo:
                 continue  # the checks say so
             job = by_id.get(tree.findtext("JobsDetail/JobId"))
             print("%-18s %-38s %-8s %s" % (tree.findtext("JobsDetail/Tag"), job.title if job else "?", tree.findtext("JobsDetail/State"),
-                                          self.summary(tree.find("JobsDetail/Operation"))))
-            if whole is None or job and job.tag == "DocProcess" and "DocProcess" not in whole[1]:
-                whole = (path, ElementTree.tostring(tree, encoding="unicode"), tree)
+                                          tree.findtext("JobsDetail/Message") or self.summary(tree.find("JobsDetail/Operation"))))
+            if whole is None or job and job.output == "out/page-${Number}.png":  # a short one that has it all
+                whole = (path, tree)
         if whole:
-            path, _, tree = whole
+            path, tree = whole
             print("\nOne of them, %s, indented here:" % path.name)
             ElementTree.indent(tree, "  ")
             show(ElementTree.tostring(tree, encoding="unicode"))
