@@ -31,6 +31,7 @@
 enum {
   BACKOFF_MIN_MS = 100,
   BACKOFF_MAX_MS = 2000,
+  CONNECT_MS_MAX = 10000, /* from the start to UP; the next try may reach another address */
   READ_BYTES = 64 * 1024,
   READS_A_TURN_MAX = 32,
   REPLY_BYTES_MAX = 256 << 20,  /* of one reply; more is a broken server */
@@ -423,6 +424,8 @@ static void check_connecting(struct redis_connection *connection) {
 
 void redis_connection_start(struct redis_connection *connection) {
   int64_t now = now_ms();
+  if (connection->state != DOWN && connection->state != UP && now > connection->try_ms + CONNECT_MS_MAX)
+    drop(connection, "Redis did not answer while connecting", NULL);
   if (connection->state != DOWN || (connection->try_ms && now < connection->try_ms + connection->backoff_ms))
     return;
   connection->try_ms = now;

@@ -1,8 +1,9 @@
-/* One connection to Redis, the only module that knows hiredis. It never blocks; whoever waits does so with poll on its descriptor.
+/* One connection to Redis, the only module that knows hiredis. It never blocks; whoever waits does so with poll on its
+ * descriptor.
  *
- * Connecting includes AUTH, SELECT and loading the function library where it is not there yet; until that is done commands wait. After
- * any error the connection is closed, every command that was not answered gets a NULL reply, and a later redis_connection_start tries
- * again (no sooner than 100 ms after the last try, doubling to 2 s).
+ * Connecting includes AUTH, SELECT and loading the function library where it is not there yet; until that is done
+ * commands wait. After any error the connection is closed, every command that was not answered gets a NULL reply, and a
+ * later redis_connection_start tries again (no sooner than 100 ms after the last try, doubling to 2 s).
  */
 #ifndef RINGBACK_REDIS_CONNECTION_H
 #define RINGBACK_REDIS_CONNECTION_H
@@ -20,8 +21,8 @@ struct redis_target {
   int database;
 };
 
-/* redis://[user:password@]host[:port][/db], unix:///path[?db=N] (also redis+unix://, with user:password@). rediss:// is refused with a
- * clear reason. False: *reason is a sentence for people. */
+/* redis://[user:password@]host[:port][/db], unix:///path[?db=N] (also redis+unix://, with user:password@). rediss:// is
+ * refused with a clear reason. False: *reason is a sentence for people. */
 bool redis_target_parse(const char *url, struct redis_target *target, const char **reason);
 void redis_target_clear(struct redis_target *target);
 /* Without the password, for logs. */
@@ -33,9 +34,9 @@ struct redis_value;
 enum redis_kind { REDIS_NIL, REDIS_INTEGER, REDIS_TEXT, REDIS_ARRAY, REDIS_ERROR };
 
 enum redis_kind redis_kind(const struct redis_value *value);
-int64_t redis_integer(const struct redis_value *value);                     /* also of a decimal text; else 0 */
-const char *redis_text(const struct redis_value *value, size_t *length);    /* NUL-terminated; "" if it is no text */
-size_t redis_count(const struct redis_value *value);                        /* 0 unless an array */
+int64_t redis_integer(const struct redis_value *value);                  /* also of a decimal text; else 0 */
+const char *redis_text(const struct redis_value *value, size_t *length); /* NUL-terminated; "" if it is no text */
+size_t redis_count(const struct redis_value *value);                     /* 0 unless an array */
 const struct redis_value *redis_at(const struct redis_value *value, size_t index); /* a nil beyond the end */
 
 struct redis_connection;
@@ -47,23 +48,26 @@ typedef void redis_message(void *context, const char *payload, size_t length);
 
 /* target must outlive it. */
 struct redis_connection *redis_connection_create(const struct redis_target *target);
-/* One that neither wants the function library nor minds a replica or a server that is still loading: for questions about the server. */
+/* One that neither wants the function library nor minds a replica or a server that is still loading: for questions
+ * about the server. */
 struct redis_connection *redis_connection_create_plain(const struct redis_target *target);
-void redis_connection_destroy(struct redis_connection *connection); /* pending commands get NULL first; not in a callback */
+void redis_connection_destroy(
+    struct redis_connection *connection); /* pending commands get NULL first; not in a callback */
 
-/* Begins to connect if not connected and a try is due. */
+/* Begins to connect if not connected and a try is due; gives up a try that has taken 10 s. */
 void redis_connection_start(struct redis_connection *connection);
-bool redis_connection_is_up(const struct redis_connection *connection); /* connected, authenticated, library loaded */
+bool redis_connection_is_up(const struct redis_connection *connection);   /* connected, authenticated, library loaded */
 bool redis_connection_is_down(const struct redis_connection *connection); /* neither up nor on the way */
 /* Why it is down, "" if it is not. */
 const char *redis_connection_error(const struct redis_connection *connection);
 uint64_t redis_connection_reconnects(const struct redis_connection *connection);
 
-/* Queues one command; arguments are copied. Down: the callback gets NULL at once. Commands queued while connecting are sent once
- * it is up. */
-void redis_command(struct redis_connection *connection, size_t count, const char *const *arguments, const size_t *lengths,
-                   redis_reply_done *done, void *context);
-/* One channel a connection; from then on the only command it takes is PING. Subscribes (again after each reconnection, for as long as it lives); `subscribed` runs after each time it took effect. */
+/* Queues one command; arguments are copied. Down: the callback gets NULL at once. Commands queued while connecting are
+ * sent once it is up. */
+void redis_command(struct redis_connection *connection, size_t count, const char *const *arguments,
+                   const size_t *lengths, redis_reply_done *done, void *context);
+/* One channel a connection; from then on the only command it takes is PING. Subscribes (again after each reconnection,
+ * for as long as it lives); `subscribed` runs after each time it took effect. */
 void redis_subscribe(struct redis_connection *connection, const char *channel, redis_message *message,
                      void (*subscribed)(void *context), void *context);
 
