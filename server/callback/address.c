@@ -155,7 +155,7 @@ static const char *parse_range(char *text, struct address_range *range) {
     size_t digits = strspn(slash + 1, "0123456789");
     if (!digits || digits > 3 || slash[1 + digits])
       return "has a prefix length that is not a number";
-    bits = (unsigned)atoi(slash + 1);
+    bits = (unsigned)strtoul(slash + 1, 0, 10);
     if (bits > bits_max)
       return "has a prefix length beyond the address";
   }

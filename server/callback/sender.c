@@ -11,7 +11,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/callback/resolver.h"
-#include "server/callback/transfer.h"
+#include "server/callback/sender_transfer.h"
 
 #define IN_FLIGHT_DEFAULT 256
 

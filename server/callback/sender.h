@@ -1,5 +1,5 @@
 /* The HTTP side of callbacks: posts bodies to URLs, many at a time, in one thread that never blocks; the only module,
- * with transfer.c, that knows curl's transfers.
+ * with sender_transfer.c, that knows curl's transfers.
  *
  * No byte goes to an address that the operator does not allow: every answer of the DNS is vetted (one that is denied
  * denies the name), the vetted addresses are handed to curl, and the address that is dialled is vetted again, on the

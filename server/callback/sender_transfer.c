@@ -1,5 +1,5 @@
-/* See transfer.h. Why each setting is there stands beside it; most guard against a default of libcurl 7.88. */
-#include "server/callback/transfer.h"
+/* See sender_transfer.h. Why each setting is there stands beside it; most guard against a default of libcurl 7.88. */
+#include "server/callback/sender_transfer.h"
 
 #include <assert.h>
 #include <errno.h>

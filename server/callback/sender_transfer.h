@@ -1,6 +1,6 @@
 /* One request on one curl handle: its settings, its hooks, and what its end means. Belongs to sender.c. */
-#ifndef RINGBACK_SERVER_CALLBACK_TRANSFER_H
-#define RINGBACK_SERVER_CALLBACK_TRANSFER_H
+#ifndef RINGBACK_SERVER_CALLBACK_SENDER_TRANSFER_H
+#define RINGBACK_SERVER_CALLBACK_SENDER_TRANSFER_H
 
 #include <curl/curl.h>
 
