@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/rpc/bridge.h"
 
@@ -15,6 +16,8 @@
 #define KEEPALIVE_TIME_MS 60000
 #define KEEPALIVE_TIMEOUT_MS 20000
 #define PING_INTERVAL_MIN_MS 9000 /* clients may ping every 10 s */
+#define DRAIN_STEP_MS 20
+#define DRAIN_QUIET_STEPS 5
 #define CONNECTION_IDLE_MAX_MS (30 * 60 * 1000)
 
 extern const unsigned char ringback_descriptor_set[];
@@ -243,6 +246,25 @@ void rpc_server_metrics(const struct rpc_server *server, struct rpc_metrics *met
   metrics->calls_parked = atomic_load_explicit(&server->services.calls_parked, memory_order_relaxed);
 }
 
+/* True when gRPC says that all connections are closed. False when it is time to close them: the grace is over, or no
+ * call has been in hand for a while; gRPC itself waits for idle clients, some of which do not look at their connections
+ * between calls. */
+static bool await_calls(struct rpc_server *server, grpc_completion_queue *queue, int64_t until_us) {
+  gpr_timespec step = gpr_time_from_millis(DRAIN_STEP_MS, GPR_TIMESPAN);
+  for (unsigned quiet = 0; quiet < DRAIN_QUIET_STEPS;) {
+    if (grpc_completion_queue_next(queue, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), step), NULL).type !=
+        GRPC_QUEUE_TIMEOUT)
+      return true;
+    unsigned in_hand = atomic_load(&server->services.calls_in_hand) + atomic_load(&server->system.calls_in_hand);
+    quiet = in_hand == 0 ? quiet + 1 : 0;
+    if (in_hand > 0 && clock_monotonic_us() >= until_us) {
+      log_event(LOG_WARN, "calls are cancelled at the end of the grace", log_number("calls", in_hand));
+      return false;
+    }
+  }
+  return false;
+}
+
 void rpc_server_drain(struct rpc_server *server, int64_t grace_ms) {
   if (server->drained)
     return;
@@ -252,9 +274,7 @@ void rpc_server_drain(struct rpc_server *server, int64_t grace_ms) {
   atomic_store_explicit(&server->draining, true, memory_order_release);
   for (unsigned i = 0; i < all_threads(server); i++)
     thread_poke(&server->threads[i], NULL);
-  gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(grace_ms, GPR_TIMESPAN));
-  if (grpc_completion_queue_next(queue, until, NULL).type == GRPC_QUEUE_TIMEOUT) {
-    log_event(LOG_WARN, "calls are cancelled at the end of the grace", log_number("grace_ms", grace_ms));
+  if (!await_calls(server, queue, clock_monotonic_us() + grace_ms * 1000)) {
     grpc_server_cancel_all_calls(server->core);
     grpc_completion_queue_next(queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
   }
