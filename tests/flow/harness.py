@@ -32,6 +32,9 @@ SERVICES = {"queue": ("queue", "QueueService"), "job": ("job", "JobService"), "w
             "callback": ("callback", "CallbackService")}
 
 
+NO_JOB = "j40000000010000000000000000000000"  # has the form of an id that a job could have
+
+
 # --- stubs ---------------------------------------------------------------------------------------------------------------------
 
 def make_stubs(directory):

@@ -8,7 +8,7 @@ import xml.parsers.expat
 
 import pytest
 
-from harness import bucket_of, duration, eventually, rejects, timestamp
+from harness import NO_JOB, bucket_of, duration, eventually, rejects, timestamp
 
 
 class Element:
@@ -134,38 +134,33 @@ def test_an_opaque_operation_and_result_are_carried_as_base64(api, queue, receiv
     assert base64.b64encode(data).decode() in text and base64.b64encode(result).decode() in text
 
 
-CANNOT = {"control": b"a\x01b", "escape": b"\x1b[31mred", "bad UTF-8": b"a\xc3(b", "cut UTF-8": b"ab\xe2\x82", "surrogate": b"a\xed\xa0\x80b",
-          "FFFE": b"a\xef\xbf\xbeb", "FFFF": b"a\xef\xbf\xbfb", "too far": b"\xf4\x90\x80\x80"}
-
-
-def raw_finish(api, leased, message):
-    """A FinishJobs whose message is not the text that protobuf's Python would insist on."""
-    mark = "@" * len(message)
-    request = api.worker.messages.FinishJobsRequest(bucket=bucket_of(leased.job.queue), jobs=[dict(
-        lease=dict(job_id=leased.job.id, fencing_token=leased.fencing_token), failure=dict(message=mark, never=True))])
-    data = request.SerializeToString().replace(mark.encode(), message)
-    call = api.channel.unary_unary("/ringback.v1.WorkerService/FinishJobs", response_deserializer=api.worker.messages.FinishJobsResponse.FromString)
-    return call(data, timeout=10).results[0]
-
-
-@pytest.mark.parametrize("kind", CANNOT)
-def test_a_worker_s_text_that_xml_cannot_carry_is_replaced_and_the_callback_arrives(api, queue, receiver, kind):
+@pytest.mark.parametrize("text", ["a\x01b", "\x1b[31mred", "a\ufffeb", "a\uffffb", "\x7f\x08"])
+def test_a_worker_s_text_that_xml_cannot_carry_is_replaced_and_the_callback_arrives(api, bucket, receiver, text):
+    queue = api.make_queue(bucket)
     api.set_callback(queue, receiver.url())
-    api.submit(queue)
-    leased, = api.lease(queue)
-    assert raw_finish(api, leased, CANNOT[kind]).status.code == 0
-    message = parse(receiver.wait(1)[0].body)["JobsDetail"]["Message"].text
-    assert "\ufffd" in message
-    assert "\ufffd" in api.get(leased.job.id, queue).message
+    job = run(api, queue, outcome=dict(failure=dict(message=text, never=True, result=dict(xml=f"<Log>{text}</Log>"))))
+    detail = parse(receiver.wait(1)[0].body)["JobsDetail"]
+    assert "\ufffd" in detail["Message"].text and "\ufffd" in detail["Operation"]["Log"].text
+    assert "\ufffd" in api.get(job, queue).message
 
 
-@pytest.mark.parametrize("kind", [k for k in CANNOT if k not in ("control", "escape", "FFFE", "FFFF")])
+def test_a_worker_s_result_that_is_no_xml_is_kept_as_bytes_and_the_callback_arrives(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    job = run(api, queue, outcome=dict(success=dict(result=dict(xml="<Open>"))))
+    assert api.get(job, queue).result.opaque.data == b"<Open>"
+    assert base64.b64encode(b"<Open>") in receiver.wait(1)[0].body
+
+
+NOT_UTF8 = {"bad": b"a\xc3(b", "cut": b"ab\xe2\x82", "surrogate": b"a\xed\xa0\x80b", "overlong": b"\xc0\x80", "too far": b"\xf4\x90\x80\x80"}
+
+
+@pytest.mark.parametrize("kind", NOT_UTF8)
 def test_a_client_s_text_that_is_not_utf8_is_refused_with_its_field(api, queue, kind):
-    mark = "@" * len(CANNOT[kind])
+    mark = "@" * len(NOT_UTF8[kind])
     for spec, field in ((dict(tag="T", input=dict(object=dict(object=mark))), "job.input.object.object"),
                         (dict(tag="T", operation=dict(xml=f"<A>{mark}</A>")), "job.operation.xml")):
         request = api.job.messages.SubmitJobRequest(queue=queue, job=spec)
-        data = request.SerializeToString().replace(mark.encode(), CANNOT[kind])
+        data = request.SerializeToString().replace(mark.encode(), NOT_UTF8[kind])
         call = api.channel.unary_unary("/ringback.v1.JobService/SubmitJob", response_deserializer=lambda data: data)
         with rejects("INVALID_ARGUMENT", field):
             call(data, timeout=10)
@@ -289,7 +284,7 @@ def test_the_delivery_of_a_callback_can_be_read(api, queue, receiver):
     assert found.id == receiver.requests[0].headers["webhook-id"]
     assert found.HasField("create_time") and found.HasField("last_attempt_time") and found.HasField("last_attempt_duration")
     assert deliveries(api, queue, job_id=job) == [found]
-    assert deliveries(api, queue, job_id="j" + "0" * 32) == []
+    assert deliveries(api, queue, job_id=NO_JOB) == []
     assert deliveries(api, queue, states=["DELIVERY_STATE_DEAD"]) == []
 
 

@@ -247,8 +247,9 @@ def test_callbacks_outlive_a_killed_server(start_redis, start_server, bucket, re
     server.kill()
     receiver.status = 200
     server.start()
-    eventually(lambda: len([d for d in server.api.callback.ListDeliveries(
-        queue=queue, page_size=100, states=["DELIVERY_STATE_DELIVERED"]).deliveries]) == 20, 60)
+    ready(server)
+    eventually(lambda: len(server.api.callback.ListDeliveries(
+        queue=queue, page_size=100, states=["DELIVERY_STATE_DELIVERED"]).deliveries) == 20, 60)
     bodies = {}
     for request in receiver.requests:
         bodies.setdefault(request.headers["webhook-id"], set()).add(request.body)

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from harness import bucket_of, duration, eventually, lease_of, rejects, state_name, timestamp
+from harness import NO_JOB, bucket_of, duration, eventually, lease_of, rejects, state_name, timestamp
 
 FULL = dict(
     tag="Transcode", input=dict(object=dict(bucket="media", object="in/ä b.mp4", region="ap-1")),
@@ -57,8 +57,8 @@ def test_ids_of_a_queue_sort_in_the_order_of_submission(api, queue):
 
 def test_unknown_ids_come_back_as_such(api, queue, bucket):
     job, = api.submit(queue)
-    unknown = ["j" + "0" * 32, "j" + "f" * 32]
-    answer = api.job.GetJobs(bucket=f"buckets/{bucket}", job_ids=[unknown[0], job, unknown[1]])
+    unknown = [NO_JOB, "j" + "0" * 32, "j" + "f" * 32]
+    answer = api.job.GetJobs(bucket=f"buckets/{bucket}", job_ids=[unknown[0], job, *unknown[1:]])
     assert [j.id for j in answer.jobs] == [job]
     assert list(answer.non_exist_job_ids) == unknown
 
@@ -174,7 +174,7 @@ def test_a_token_of_another_filter_order_or_queue_is_refused(api, queue, bucket)
 
 
 def test_a_full_list_of_large_jobs_stops_at_three_mebibytes(api, queue):
-    ids = api.submit(queue, 70, operation=dict(opaque=dict(data=b"y" * 60_000)))
+    ids = [job for _ in range(2) for job in api.submit(queue, 35, operation=dict(opaque=dict(data=b"y" * 60_000)))]
     page = api.job.ListJobs(filter=dict(queue=queue), page_size=100, view="JOB_VIEW_FULL")
     assert page.ByteSize() <= 3 << 20 and page.next_page_token
     assert list_all(api, queue, page_size=100, view="JOB_VIEW_FULL") == ids[::-1]
@@ -184,7 +184,7 @@ def test_a_full_list_of_large_jobs_stops_at_three_mebibytes(api, queue):
 
 def test_a_waiting_job_is_cancelled_at_once_and_cancelling_again_is_fine(api, queue, bucket):
     job, delayed = api.submit(queue) + api.submit(queue, not_before=timestamp(time.time() + 999))
-    answer = api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[job, "j" + "0" * 32, delayed])
+    answer = api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[job, NO_JOB, delayed])
     assert [r.code for r in answer.results] == [0, 5, 0] and answer.cancelled_count == 2
     assert [api.state(j, queue) for j in (job, delayed)] == ["CANCEL", "CANCEL"]
     again = api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[job])
@@ -308,7 +308,7 @@ def test_a_priority_cannot_change_once_the_job_runs_or_has_ended(api, queue, buc
     with rejects("FAILED_PRECONDITION"):
         api.job.ChangePriority(bucket=f"buckets/{bucket}", job_id=job, priority=9)
     with rejects("NOT_FOUND"):
-        api.job.ChangePriority(bucket=f"buckets/{bucket}", job_id="j" + "0" * 32, priority=9)
+        api.job.ChangePriority(bucket=f"buckets/{bucket}", job_id=NO_JOB, priority=9)
 
 
 def test_a_delayed_job_keeps_its_changed_priority(api, queue, bucket):
@@ -357,7 +357,7 @@ def test_explain_tells_what_a_job_waits_for(api, bucket):
     api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[second])
     assert reason(api, queue, second) == "ENDED"
     with rejects("NOT_FOUND"):
-        api.job.ExplainJob(bucket=f"buckets/{bucket}", job_id="j" + "0" * 32)
+        api.job.ExplainJob(bucket=f"buckets/{bucket}", job_id=NO_JOB)
 
 
 def test_a_delayed_job_is_leased_at_its_time_and_not_before(api, queue):

@@ -320,7 +320,7 @@ def test_a_queue_with_jobs_is_deleted_only_by_force(api, queue):
         api.queue.DeleteQueue(name=queue)
     with rejects("NOT_FOUND"):
         api.lease(queue)
-    assert api.queue.ListQueues(bucket=bucket_of(queue)).queues == []
+    assert not api.queue.ListQueues(bucket=bucket_of(queue)).queues
 
 
 def test_a_running_job_of_a_deleted_queue_is_gone_for_its_worker(api, queue):

@@ -126,14 +126,14 @@ def test_sigint_ends_the_process_with_0(start_server):
 
 def test_jobs_queues_and_rules_outlive_a_restart(start_server, bucket, receiver):
     server = start_server()
-    queue = server.api.make_queue(bucket, max_size=77)
+    queue = server.api.make_queue(bucket, max_size=777)
     server.api.set_callback(queue, receiver.url())
     ids = server.api.submit(queue, 300, operation=dict(xml="<A>1</A>"))
     leased, = server.api.lease(queue)
     assert server.stop() == 0
     server.start()
     api = server.api
-    assert api.queue.GetQueue(name=queue).queue.max_size == 77
+    assert api.queue.GetQueue(name=queue).queue.max_size == 777
     assert api.state(leased.job.id, queue) == "RUNNING"
     assert api.finish(leased).status.code == 0
     receiver.wait(1)
