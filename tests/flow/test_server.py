@@ -214,3 +214,25 @@ def test_a_server_without_its_redis_does_not_start(start_server):
 
 def test_the_version_is_told():
     assert subprocess.run([SERVER, "--version"], capture_output=True, text=True, timeout=20, env=dict(os.environ)).returncode == 0
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_a_drain_in_the_midst_of_streams_parked_calls_and_load_is_clean(start_redis, start_server, bucket, turn):
+    redis = start_redis()
+    server = start_server("--rpc-threads", str(1 + turn % 2), redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    watches = [server.api.job.WatchJobs(bucket=f"buckets/{bucket}", timeout=60) for _ in range(5)]
+    for watch in watches:
+        next(watch)
+    waiting = [server.api.worker.LeaseJobs.begin(queues=[queue], timeout=50) for _ in range(5)]
+    calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), timeout=20) for _ in range(50)]
+    server.process.send_signal(signal.SIGTERM)
+    calls += [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), timeout=20) for _ in range(50)]
+    assert server.process.wait(30) == 0
+    for call in waiting + calls:
+        assert call.exception(timeout=30) is None or call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), call.code()
+    for watch in watches:
+        with pytest.raises(grpc.RpcError) as error:
+            for _ in watch:
+                pass
+        assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
