@@ -9,27 +9,50 @@
 
 enum { MESSAGE_BYTES_MAX = 1024, CODE_CHARACTERS_MAX = 64 };
 
+/* A batch between its handler and its continuation. An item that is not valid has its status at once; the others go to
+ * the store, in their order. */
 struct batch_call {
   struct rpc_call *call;
   const char *what;
-  const char **items; /* `job ID`, for each item's errors */
+  size_t count;
+  Google__Rpc__Status **statuses; /* one an item; NULL: the store will tell */
+  const char **items;             /* `job ID`, for the item's errors */
+  size_t sent;                    /* how many went to the store */
 };
 
 static struct batch_call *begin(struct rpc_call *call, const char *bucket, size_t count) {
-  struct batch_call *context = ARENA_NEW(rpc_arena(call), struct batch_call);
+  struct arena *arena = rpc_arena(call);
+  struct batch_call *context = ARENA_NEW(arena, struct batch_call);
   context->call = call;
-  context->what = arena_printf(rpc_arena(call), "bucket %s", bucket);
-  context->items = ARENA_ARRAY(rpc_arena(call), const char *, count);
+  context->what = arena_printf(arena, "bucket %s", bucket);
+  context->count = count;
+  context->statuses = ARENA_ARRAY(arena, Google__Rpc__Status *, count);
+  context->items = ARENA_ARRAY(arena, const char *, count);
   return context;
 }
 
-static Google__Rpc__Status *item_status(struct batch_call *context, const struct store_items *result, size_t i) {
-  return status_store(rpc_arena(context->call), &result->items[i].error, context->items[i], context->items[i]);
+/* After item i was checked and written to the place `sent`: it goes to the store, or its place is taken by the next. */
+static void settle_item(struct batch_call *context, size_t i, const struct check *check) {
+  if (check->count)
+    context->statuses[i] = status_findings(rpc_arena(context->call), check);
+  else
+    context->sent++;
+}
+
+/* What the store said of item i, *next being the next of its answers; NULL for an item that did not go there. */
+static const struct store_item *item_answer(struct batch_call *context, size_t i, const struct store_items *result,
+                                            size_t *next) {
+  if (context->statuses[i])
+    return NULL;
+  const struct store_item *item = &result->items[(*next)++];
+  context->statuses[i] = status_store(rpc_arena(context->call), &item->error, context->items[i], context->items[i]);
+  return item;
 }
 
 /* A lease of a batch: its job id, its token, and what to call it. */
 static void read_lease(struct check *check, const struct field *field, const Ringback__V1__Lease *lease,
                        struct job_id *id, int64_t *fencing_token, const char **item) {
+  *item = "job";
   if (!lease) {
     check_fail(check, field, "is missing");
     return;
@@ -39,6 +62,10 @@ static void read_lease(struct check *check, const struct field *field, const Rin
   *item = arena_printf(check->arena, "job %.40s", lease->job_id);
 }
 
+/* Where no item goes to the store, its answer is empty. */
+static const struct store_error no_error = {STORE_OK, "", 0, 0};
+static const struct store_items no_items = {NULL, 0, 0, ""};
+
 /* --- RenewLeases --- */
 
 static void renew_done(void *data, const struct store_error *error, const struct store_items *result) {
@@ -47,16 +74,17 @@ static void renew_done(void *data, const struct store_error *error, const struct
   if (status_failed(context->call, error, context->what, NULL))
     return;
   Ringback__V1__RenewLeasesResponse response = RINGBACK__V1__RENEW_LEASES_RESPONSE__INIT;
-  response.results = ARENA_ARRAY(arena, Ringback__V1__RenewLeasesResult *, result->count);
-  for (size_t i = 0; i < result->count; i++) {
-    Ringback__V1__RenewLeasesResult *item = ARENA_NEW(arena, Ringback__V1__RenewLeasesResult);
-    ringback__v1__renew_leases_result__init(item);
-    item->status = item_status(context, result, i);
-    if (result->items[i].error.code == STORE_OK)
-      item->lease_expire_time = convert_time(arena, result->items[i].lease_expire_ms);
-    else
-      item->stop_reason = (Ringback__V1__StopReason)result->items[i].stop_reason;
-    response.results[response.n_results++] = item;
+  response.results = ARENA_ARRAY(arena, Ringback__V1__RenewLeasesResult *, context->count);
+  for (size_t i = 0, next = 0; i < context->count; i++) {
+    Ringback__V1__RenewLeasesResult *renewed = ARENA_NEW(arena, Ringback__V1__RenewLeasesResult);
+    ringback__v1__renew_leases_result__init(renewed);
+    const struct store_item *item = item_answer(context, i, result, &next);
+    renewed->status = context->statuses[i];
+    if (item && item->error.code == STORE_OK)
+      renewed->lease_expire_time = convert_time(arena, item->lease_expire_ms);
+    else if (item)
+      renewed->stop_reason = (Ringback__V1__StopReason)item->stop_reason;
+    response.results[response.n_results++] = renewed;
   }
   rpc_reply(context->call, &response.base);
 }
@@ -72,16 +100,19 @@ static void renew_leases(struct rpc_call *call, const ProtobufCMessage *message)
   struct store_renewal *renewals = ARENA_ARRAY(check.arena, struct store_renewal, request->n_renewals);
   for (size_t i = 0; i < request->n_renewals; i++) {
     const Ringback__V1__LeaseRenewal *renewal = request->renewals[i];
+    struct store_renewal *read = &renewals[context->sent];
     const struct field *field = FIELD_AT(NULL, "renewals", i);
-    read_lease(&check, FIELD(field, "lease"), renewal->lease, &renewals[i].id, &renewals[i].fencing_token,
-               &context->items[i]);
-    renewals[i].progress = (int)check_range(&check, FIELD(field, "progress"), renewal->progress, 0, 100);
-    renewals[i].extension_ms =
-        check_duration(&check, FIELD(field, "extension"), renewal->extension, SECOND_MS, 12 * HOUR_MS, 0);
+    struct check item = {.arena = check.arena};
+    read_lease(&item, FIELD(field, "lease"), renewal->lease, &read->id, &read->fencing_token, &context->items[i]);
+    read->progress = (int)check_range(&item, FIELD(field, "progress"), renewal->progress, 0, 100);
+    read->extension_ms =
+        check_duration(&item, FIELD(field, "extension"), renewal->extension, SECOND_MS, 12 * HOUR_MS, 0);
+    settle_item(context, i, &item);
   }
-  if (status_refuse(call, &check))
-    return;
-  store_renew(services_store(call), bucket, renewals, request->n_renewals, renew_done, context);
+  if (context->sent == 0)
+    renew_done(context, &no_error, &no_items);
+  else
+    store_renew(services_store(call), bucket, renewals, context->sent, renew_done, context);
 }
 
 /* --- FinishJobs --- */
@@ -92,14 +123,15 @@ static void finish_done(void *data, const struct store_error *error, const struc
   if (status_failed(context->call, error, context->what, NULL))
     return;
   Ringback__V1__FinishJobsResponse response = RINGBACK__V1__FINISH_JOBS_RESPONSE__INIT;
-  response.results = ARENA_ARRAY(arena, Ringback__V1__FinishJobsResult *, result->count);
-  for (size_t i = 0; i < result->count; i++) {
-    Ringback__V1__FinishJobsResult *item = ARENA_NEW(arena, Ringback__V1__FinishJobsResult);
-    ringback__v1__finish_jobs_result__init(item);
-    item->status = item_status(context, result, i);
-    if (result->items[i].error.code == STORE_OK)
-      item->state = (Ringback__V1__JobState)result->items[i].state;
-    response.results[response.n_results++] = item;
+  response.results = ARENA_ARRAY(arena, Ringback__V1__FinishJobsResult *, context->count);
+  for (size_t i = 0, next = 0; i < context->count; i++) {
+    Ringback__V1__FinishJobsResult *finished = ARENA_NEW(arena, Ringback__V1__FinishJobsResult);
+    ringback__v1__finish_jobs_result__init(finished);
+    const struct store_item *item = item_answer(context, i, result, &next);
+    finished->status = context->statuses[i];
+    if (item && item->error.code == STORE_OK)
+      finished->state = (Ringback__V1__JobState)item->state;
+    response.results[response.n_results++] = finished;
   }
   rpc_reply(context->call, &response.base);
 }
@@ -126,10 +158,19 @@ static void read_failure(struct check *check, const struct field *field, const R
   }
 }
 
+static void read_outcome(struct check *check, const struct field *field, const Ringback__V1__FinishedJob *job,
+                         const struct services_config *config, struct store_finish *finish) {
+  if (job->outcome_case == RINGBACK__V1__FINISHED_JOB__OUTCOME_SUCCESS)
+    read_success(check, FIELD(field, "success"), job->success, config, finish);
+  else if (job->outcome_case == RINGBACK__V1__FINISHED_JOB__OUTCOME_FAILURE)
+    read_failure(check, FIELD(field, "failure"), job->failure, config, finish);
+  else
+    check_fail(check, FIELD(field, "outcome"), "is missing; it must be success or failure");
+}
+
 static void finish_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   const Ringback__V1__FinishJobsRequest *request = (const Ringback__V1__FinishJobsRequest *)message;
   struct check check = {.arena = rpc_arena(call)};
-  const struct services_config *config = services_config(call);
   const char *bucket = check_bucket(&check, FIELD(NULL, "bucket"), request->bucket);
   check_count(&check, FIELD(NULL, "jobs"), request->n_jobs, 1, BATCH_MAX);
   if (status_refuse(call, &check))
@@ -138,19 +179,18 @@ static void finish_jobs(struct rpc_call *call, const ProtobufCMessage *message) 
   struct store_finish *finishes = ARENA_ARRAY(check.arena, struct store_finish, request->n_jobs);
   for (size_t i = 0; i < request->n_jobs; i++) {
     const Ringback__V1__FinishedJob *job = request->jobs[i];
+    struct store_finish *read = &finishes[context->sent];
     const struct field *field = FIELD_AT(NULL, "jobs", i);
-    read_lease(&check, FIELD(field, "lease"), job->lease, &finishes[i].id, &finishes[i].fencing_token,
-               &context->items[i]);
-    if (job->outcome_case == RINGBACK__V1__FINISHED_JOB__OUTCOME_SUCCESS)
-      read_success(&check, FIELD(field, "success"), job->success, config, &finishes[i]);
-    else if (job->outcome_case == RINGBACK__V1__FINISHED_JOB__OUTCOME_FAILURE)
-      read_failure(&check, FIELD(field, "failure"), job->failure, config, &finishes[i]);
-    else
-      check_fail(&check, FIELD(field, "outcome"), "is missing; it must be success or failure");
+    struct check item = {.arena = check.arena};
+    memset(read, 0, sizeof *read);
+    read_lease(&item, FIELD(field, "lease"), job->lease, &read->id, &read->fencing_token, &context->items[i]);
+    read_outcome(&item, field, job, services_config(call), read);
+    settle_item(context, i, &item);
   }
-  if (status_refuse(call, &check))
-    return;
-  store_finish(services_store(call), bucket, finishes, request->n_jobs, finish_done, context);
+  if (context->sent == 0)
+    finish_done(context, &no_error, &no_items);
+  else
+    store_finish(services_store(call), bucket, finishes, context->sent, finish_done, context);
 }
 
 /* --- ReleaseJobs --- */
@@ -159,10 +199,11 @@ static void release_done(void *data, const struct store_error *error, const stru
   struct batch_call *context = data;
   if (status_failed(context->call, error, context->what, NULL))
     return;
+  for (size_t i = 0, next = 0; i < context->count; i++)
+    item_answer(context, i, result, &next);
   Ringback__V1__ReleaseJobsResponse response = RINGBACK__V1__RELEASE_JOBS_RESPONSE__INIT;
-  response.results = ARENA_ARRAY(rpc_arena(context->call), Google__Rpc__Status *, result->count);
-  for (size_t i = 0; i < result->count; i++)
-    response.results[response.n_results++] = item_status(context, result, i);
+  response.results = context->statuses;
+  response.n_results = context->count;
   rpc_reply(context->call, &response.base);
 }
 
@@ -175,12 +216,17 @@ static void release_jobs(struct rpc_call *call, const ProtobufCMessage *message)
     return;
   struct batch_call *context = begin(call, request->bucket, request->n_leases);
   struct store_release *leases = ARENA_ARRAY(check.arena, struct store_release, request->n_leases);
-  for (size_t i = 0; i < request->n_leases; i++)
-    read_lease(&check, FIELD_AT(NULL, "leases", i), request->leases[i], &leases[i].id, &leases[i].fencing_token,
+  for (size_t i = 0; i < request->n_leases; i++) {
+    struct store_release *read = &leases[context->sent];
+    struct check item = {.arena = check.arena};
+    read_lease(&item, FIELD_AT(NULL, "leases", i), request->leases[i], &read->id, &read->fencing_token,
                &context->items[i]);
-  if (status_refuse(call, &check))
-    return;
-  store_release(services_store(call), bucket, leases, request->n_leases, release_done, context);
+    settle_item(context, i, &item);
+  }
+  if (context->sent == 0)
+    release_done(context, &no_error, &no_items);
+  else
+    store_release(services_store(call), bucket, leases, context->sent, release_done, context);
 }
 
 static const struct rpc_method methods[] = {
