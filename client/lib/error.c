@@ -95,13 +95,13 @@ void error_add_details(struct ringback_error *error, const uint8_t *bytes, size_
   google__rpc__status__free_unpacked(status, NULL);
 }
 
-void ringback_error_from_status(struct ringback_error *error, const ProtobufCMessage *message) {
+void ringback_error_from_status(struct ringback_error *error, const ProtobufCMessage *status) {
   error_clear(error);
-  if (message == NULL)
+  if (status == NULL)
     return;
-  assert(message->descriptor == &google__rpc__status__descriptor);
-  const Google__Rpc__Status *status = (const Google__Rpc__Status *)message;
-  error_set(error, status->code, "%s", status->message);
-  for (size_t i = 0; i < status->n_details; i++)
-    error_add_any(error, status->details[i]);
+  assert(status->descriptor == &google__rpc__status__descriptor);
+  const Google__Rpc__Status *parts = (const Google__Rpc__Status *)status;
+  error_set(error, parts->code, "%s", parts->message);
+  for (size_t i = 0; i < parts->n_details; i++)
+    error_add_any(error, parts->details[i]);
 }

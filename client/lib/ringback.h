@@ -91,7 +91,7 @@ struct ringback_options {
 };
 
 /* Makes a client of "HOST:PORT", "unix:PATH" or any other target that gRPC knows, without encryption. The connection is
- * made by the first call. NULL with *error filled (error may be NULL) where the target is malformed. The client is
+ * made by the first call. NULL with *error filled (error may be NULL) where the target is empty. The client is
  * ended by ringback_disconnect, after every call and stream of it has ended; NULL does nothing. */
 struct ringback_client *ringback_connect(const char *target, const struct ringback_options *options,
                                          struct ringback_error *error);
@@ -112,11 +112,11 @@ struct ringback_call_options {
   struct ringback_canceller *canceller; /* may be NULL */
 };
 
-/* Calls a unary method, "/ringback.v1.JobService/SubmitJob", and blocks until the answer is there. Returns the
- * response, a message of the method's output type for the caller to free with ringback_free; or NULL with *error filled
- * (error may be NULL). options may be NULL. An unknown method is UNIMPLEMENTED; a request of another type is a
+/* Calls a unary method by its path, "/ringback.v1.JobService/SubmitJob", and blocks until the answer is there. Returns
+ * the response, a message of the method's output type for the caller to free with ringback_free; or NULL with *error
+ * filled (error may be NULL). options may be NULL. An unknown method is UNIMPLEMENTED; a request of another type is a
  * programmer's error and asserted. The request stays as it was and belongs to the caller. */
-void *ringback_call(struct ringback_client *client, const char *method, const ProtobufCMessage *request,
+void *ringback_call(struct ringback_client *client, const char *path, const ProtobufCMessage *request,
                     const struct ringback_call_options *options, struct ringback_error *error);
 
 /* Frees a response; NULL does nothing. */
@@ -133,7 +133,7 @@ enum ringback_stream_status {
 /* Calls a method whose answer is a stream. NULL with *error filled where the method is unknown; whether the server can
  * be reached shows at the first ringback_stream_next. timeout_ms of the options, if given, is for the whole stream; the
  * default is none. */
-struct ringback_stream *ringback_stream_open(struct ringback_client *client, const char *method,
+struct ringback_stream *ringback_stream_open(struct ringback_client *client, const char *path,
                                              const ProtobufCMessage *request,
                                              const struct ringback_call_options *options, struct ringback_error *error);
 /* Waits up to timeout_ms for the next message (-1: however long it takes). */

@@ -26,7 +26,7 @@ Google__Protobuf__Timestamp *message_time(const struct tool *tool, const char *o
 /* For people, in a ring of buffers: local time, span, and how long ago; "-" when absent. */
 const char *message_show_time(const Google__Protobuf__Timestamp *time);
 const char *message_show_duration(const Google__Protobuf__Duration *duration);
-const char *message_show_age(const Google__Protobuf__Timestamp *time);
+const char *message_show_age(const Google__Protobuf__Timestamp *then);
 
 /* A filter with the storage it points into: from --queue (or `queue`), --tag, --state, --since and --until. */
 struct job_filter {

@@ -12,7 +12,6 @@
 #include <string.h>
 
 static void check_name(const struct tool *tool, const char *name) {
-#ifndef NDEBUG
   for (const struct option_row *row = tool->command->options; row != NULL && row->name != NULL; row++)
     if (strcmp(row->name, name) == 0)
       return;
@@ -20,9 +19,6 @@ static void check_name(const struct tool *tool, const char *name) {
     if (strcmp(row->name, name) == 0)
       return;
   assert(!"the command has no such option");
-#else
-  (void)tool, (void)name;
-#endif
 }
 
 static const struct option_value *find_last(const struct tool *tool, const char *name) {

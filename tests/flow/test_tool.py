@@ -541,7 +541,7 @@ def test_listen_prints_for_people(tool):
 
 def complete(tool, line):
     """What bash offers at the end of a line."""
-    words = shlex.split(line) + ([""] if line.endswith(" ") else [])
+    words = [part for word in shlex.split(line) for part in re.split("(=)", word)] + ([""] if line.endswith(" ") else [])
     script = (f"PATH={shlex.quote(str(TOOL.parent))}:$PATH; source <(ringback completion bash); compopt() {{ :; }}; "
               f"COMP_WORDS=({' '.join(map(shlex.quote, words))}); COMP_CWORD={len(words) - 1}; _ringback; printf '%s\\n' \"${{COMPREPLY[@]}}\"")
     done = subprocess.run(["bash", "-c", script], env=tool.environment, capture_output=True, text=True, timeout=20 * SLOW)
@@ -558,6 +558,7 @@ def test_bash_completes_commands_options_values_and_queues(tool):
     assert complete(tool, "ringback -b x job pr") == ["priority"]
     assert complete(tool, "ringback job submit --request") == ["--request-id"]
     assert complete(tool, "ringback job submit --json --feature ") == ["media", "speech", "document"]
+    assert complete(tool, "ringback job submit --feature=s") == ["speech"]
     assert complete(tool, "ringback job submit -q ") == queues
     assert complete(tool, "ringback queue show queue-s") == ["queue-speech-1"]
     assert complete(tool, "ringback callback set ") == queues
