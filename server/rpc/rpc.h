@@ -126,7 +126,8 @@ struct rpc_metrics {
 };
 
 /* Starts listening and the threads. NULL after logging why not (a bad address, the port is taken, thread_open refused).
- * grpc_init is called here; signals that main waits for must be blocked before. */
+ * grpc_init is called here; signals that main waits for must be blocked before. Handlers may run before this returns.
+ */
 struct rpc_server *rpc_server_create(const struct rpc_options *options);
 
 /* The port that is listened on. */

@@ -25,7 +25,7 @@
 extern const unsigned char echo_descriptor_set[];
 extern const size_t echo_descriptor_set_size;
 
-static struct rpc_server *server;
+static struct rpc_server *_Atomic server; /* handlers may run before rpc_server_create has returned */
 static atomic_int tokens[KEYS];
 static atomic_int turns;
 static atomic_uint_least64_t tries, closed_calls, undelivered_calls, half_closed_calls;
