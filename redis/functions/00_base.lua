@@ -57,6 +57,7 @@ local EXAMINED_MAX = 1000       -- jobs that one list call looks at
 local CHANGED_MAX = 250         -- jobs that one cancel or retry call changes
 local SLICE = 100               -- items of one kind that one sweep takes
 local LOG_LENGTH = 10000        -- entries of a bucket's log
+local LOG_KEPT_S = 86400        -- of a bucket without queues
 local VALUES_MAX = 2000         -- values of one command: Lua's unpack fails beyond about 4,000
 local DELIVERIES_KEPT = 10000   -- ended deliveries of a queue
 local DELIVERIES_KEPT_MS = 3 * 86400 * 1000

@@ -44,6 +44,7 @@ local function create(T, bucket, name, feature, settings)
   call('HSET', b, name, number)
   call('HSETNX', b, '#' .. feature, name)
   call('ZADD', T.p .. 'n:' .. bucket, 0, name)
+  call('PERSIST', T.p .. 'log:' .. bucket)
   T.names[bucket .. '/' .. name] = number
   T.queues[number] = nil
   return queue(T, number)
@@ -170,6 +171,11 @@ register('queue_delete', {'allow-oom'}, function(T, A, i)
   call('HDEL', b, name)
   call('ZREM', T.p .. 'n:' .. bucket, name)
   if call('HGET', b, '#' .. Q.feature) == name then call('HDEL', b, '#' .. Q.feature) end
+  if call('EXISTS', T.p .. 'n:' .. bucket) == 0 then
+    -- The bucket's last queue: its log stays for whoever reads it yet.
+    call('HDEL', b, '#w')
+    call('EXPIRE', T.p .. 'log:' .. bucket, LOG_KEPT_S)
+  end
   call('HSET', Q.key, 'x', 1)
   call('RPUSH', T.p .. 'trash', 'Q ' .. Q.number)
   if Q.wanted then publish(T, 'q ' .. T.partition .. ' ' .. Q.number) end

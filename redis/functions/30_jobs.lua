@@ -205,11 +205,17 @@ local function register_change(name, change)
     else
       local Q = queue_named(T, bucket, A[i + 3])
       if not Q then return NO_QUEUE end
-      reply[3] = scan(T, Q, filter_from(A, i + 4), true, A[i + 8], function(id, R)
-        local code, _, done = change(T, Q, id, R)
+      -- A queue that gets full ends the call before the job that found no room; one that is full from the start is an error.
+      local before, full = A[i + 8], nil
+      reply[3] = scan(T, Q, filter_from(A, i + 4), true, before, function(id, R)
+        local code, reason, done = change(T, Q, id, R)
+        if code == FULL then full = reason return false end
+        before = stream_id(id)
         if done then changed = changed + 1 end
-        return changed < CHANGED_MAX and code ~= FULL
+        return changed < CHANGED_MAX
       end)
+      if full and changed == 0 then return {FULL, full, Q.max_size, waiting_count(Q)} end
+      if full then reply[3] = before end
     end
     reply[2] = changed
     return reply
