@@ -10,6 +10,8 @@ local function rotate_requests(T, Q)
   if T.ms >= tonumber(h[1]) then
     current = 1 - current
     call('UNLINK', T.p .. 'req:' .. Q.number .. ':' .. current)
+    -- Nothing was submitted for a window or more: the other one is too old as well.
+    if T.ms >= tonumber(h[1]) + Q.idempotency then call('UNLINK', T.p .. 'req:' .. Q.number .. ':' .. (1 - current)) end
     call('HSET', Q.key, 'rr', num(T.ms + Q.idempotency), 'rc', current)
   end
   return current

@@ -154,6 +154,8 @@ class Model:
             if self.now >= queue.rotate_at:
                 queue.current = 1 - queue.current
                 queue.requests[queue.current] = {}
+                if self.now >= queue.rotate_at + queue.settings["idempotency"]:
+                    queue.requests[1 - queue.current] = {}
                 queue.rotate_at = self.now + queue.settings["idempotency"]
             requests = queue.requests[queue.current]
             known = requests.get(request_id) or queue.requests[1 - queue.current].get(request_id)
