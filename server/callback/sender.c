@@ -55,9 +55,11 @@ struct sender *sender_create(const struct sender_options *options) {
     sender->options.in_flight_max = IN_FLIGHT_DEFAULT;
   sender->ca_file = choose_ca_file(options->ca_file);
   sender->idle = calloc(sender->options.in_flight_max, sizeof(CURL *));
+  if (!sender->idle || !sender->ca_file)
+    abort();
   sender->multi = curl_multi_init();
   sender->resolver = resolver_create(options->dns_servers, SENDER_DNS_TIMEOUT_MS);
-  if (!sender->multi || !sender->resolver || !sender->idle || !sender->ca_file) {
+  if (!sender->multi || !sender->resolver) {
     sender_destroy(sender);
     return 0;
   }
