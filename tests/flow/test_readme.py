@@ -1,0 +1,42 @@
+"""What the README shows works: its producer and worker run as they stand there, and its table has every option."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import harness
+
+README = (harness.ROOT / "README.md").read_text()
+
+
+def block(name):
+    return next(text for text in re.findall(r"```python\n(.*?)```", README, re.S) if text.startswith(f"# {name}\n"))
+
+
+def run(tmp_path, name, target):
+    (tmp_path / name).write_text(block(name))
+    stubs = next(path for path in sys.path if (pathlib.Path(path) / "ringback" / "v1" / "job_pb2.py").exists())
+    return subprocess.Popen([sys.executable, tmp_path / name, target], stdout=subprocess.PIPE, text=True,
+                            env=os.environ | {"PYTHONPATH": str(stubs)})
+
+
+def test_the_producer_and_the_worker_of_the_readme_run(start_server, tmp_path):
+    server = start_server()
+    producer = run(tmp_path, "producer.py", server.target)
+    job = producer.communicate(timeout=30 * harness.SLOW)[0].strip()
+    assert producer.returncode == 0 and re.fullmatch("j[0-9a-f]{32}", job)
+    worker = run(tmp_path, "worker.py", server.target)
+    try:
+        assert worker.stdout.readline().strip() == f"{job} done"
+        done = server.api.get(job, "buckets/demo/queues/queue-1")
+        assert harness.state_name(done.state) == "SUCCESS" and done.result.xml == "<Output><Object>output/demo.mp4</Object></Output>"
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_the_readme_lists_every_option_of_the_server():
+    options = re.findall(r"^\s+--([a-z-]+)", subprocess.run([harness.SERVER, "--help"], capture_output=True, text=True).stdout, re.M)
+    missing = [name for name in options if name not in ("help", "version") and f"`--{name}" not in README]
+    assert options and not missing
