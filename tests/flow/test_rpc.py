@@ -190,7 +190,7 @@ def test_an_unknown_method_is_unimplemented(pb, start, path):
 
 
 def test_a_deadline_ends_the_call_on_both_sides(pb, echo):
-    error = error_of(lambda: echo.Park(pb.ParkRequest(keys=[7]), timeout=0.3))
+    error = error_of(lambda: echo.Park(pb.ParkRequest(keys=[7]), timeout=0.3 * SLOW))
     assert error.code() == Code.DEADLINE_EXCEEDED
     until(lambda: stats(pb, echo).closed == 1)
     until(lambda: (stats(pb, echo).parked, stats(pb, echo).in_hand) == (0, 1))
