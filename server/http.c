@@ -92,7 +92,7 @@ static int listen_on(const struct addrinfo *address) {
 
 /* The same for HOST:PORT or [HOST]:PORT; *why says what is wrong. */
 static int open_socket(const char *text, const char **why) {
-  char host[HOST_SIZE];
+  char host[HOST_SIZE] = "";
   const char *colon = strrchr(text, ':');
   size_t length = colon ? (size_t)(colon - text) : 0;
   *why = "is no HOST:PORT";

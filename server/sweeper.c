@@ -42,8 +42,12 @@ static void swept(void *context, const struct store_error *error, const struct s
     return;
   atomic_fetch_add(&turn->sweeper->slices, 1);
   atomic_fetch_add(&turn->sweeper->changes, (uint64_t)result->changed);
-  if (result->changed > 0 && ++turn->slices < SLICES_MAX)
+  if (result->changed <= 0)
+    return;
+  if (++turn->slices < SLICES_MAX)
     store_sweep(turn->sweeper->store, turn->partition, swept, turn);
+  else
+    turn->sweeper->wait_ms = 0; /* there is more: go on after a look at the others */
 }
 
 static void looked(void *context, const struct store_error *error, const int64_t due_ms[PARTITIONS], int64_t now_ms) {
