@@ -119,7 +119,7 @@ static int open_socket(const char *text, const char **why) {
 }
 
 static int port_of(int fd) {
-  struct sockaddr_storage address;
+  struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
     return 0;
