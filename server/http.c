@@ -119,12 +119,16 @@ static int open_socket(const char *text, const char **why) {
 }
 
 static int port_of(int fd) {
-  struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } address;
+  memset(&address, 0, sizeof address);
   socklen_t size = sizeof address;
-  if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+  if (getsockname(fd, &address.any, &size) != 0)
     return 0;
-  return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
-                                             : ((struct sockaddr_in *)&address)->sin_port);
+  return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
 struct http *http_create(const char *address, const struct http_sources *sources) {
