@@ -169,7 +169,8 @@ static void watch_done(void *data, const struct store_error *error, const struct
     send_message(watch, now_ms); /* watch_writable goes on */
     return;
   }
-  if (result->more) {
+  /* Only an answer without anything asks Redis to tell of the next change. */
+  if (result->more || result->count > 0) {
     ask(watch);
     return;
   }
