@@ -50,6 +50,7 @@ struct rpc_lane {
   size_t method_count;
   unsigned calls_max, parked_max;
   atomic_uint calls_in_hand, calls_parked;
+  atomic_uint contexts; /* armed or in hand: what gRPC may still write to */
 };
 
 /* One (call, key) of a parked call. */
@@ -181,6 +182,7 @@ struct rpc_call {
 
   bool parked, park_shared, drain_woken;
   uint64_t park_ticket; /* 0: never parked */
+  bool park_anew;       /* draws another ticket when it parks again */
   int64_t park_until_ms;
   size_t park_index;           /* in the heap */
   struct park_waiter *waiters; /* in the arena */

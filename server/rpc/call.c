@@ -51,6 +51,7 @@ static struct rpc_call *call_take(struct rpc_thread *thread) {
 
 static void call_give(struct rpc_call *call) {
   struct rpc_thread *thread = call->thread;
+  atomic_fetch_sub_explicit(&thread->lane->contexts, 1, memory_order_release);
   grpc_metadata_array_destroy(&call->headers);
   if (!call->method)
     grpc_call_details_destroy(&call->details);
@@ -74,6 +75,7 @@ void call_free_spare(struct rpc_thread *thread) {
 
 void call_arm(struct rpc_thread *thread, struct rpc_bound_method *method) {
   struct rpc_call *call = call_take(thread);
+  atomic_fetch_add_explicit(&thread->lane->contexts, 1, memory_order_relaxed);
   call->method = method;
   grpc_call_error error;
   if (method) {
@@ -343,6 +345,8 @@ static void call_deliver_message(struct rpc_call *call) {
   grpc_byte_buffer_destroy(buffer);
   if (message && call->method->handler->message)
     call->method->handler->message(call, message);
+  else if (!message && call->method->handler->closed)
+    call->method->handler->closed(call);
   arena_reset(call->thread->message_arena);
   call_read(call);
 }

@@ -150,8 +150,9 @@ bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, boo
     atomic_fetch_sub_explicit(&lane->calls_parked, 1, memory_order_relaxed);
     return false;
   }
-  if (call->park_ticket == 0)
+  if (call->park_ticket == 0 || call->park_anew)
     call->park_ticket = ++lot->next_ticket;
+  call->park_anew = false;
   if (call->waiter_capacity < key_count) {
     call->waiters = ARENA_ARRAY(call->arena, struct park_waiter, key_count);
     call->waiter_capacity = key_count;
@@ -167,6 +168,10 @@ bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, boo
   }
   heap_add(lot, call);
   return true;
+}
+
+void rpc_leave_line(struct rpc_call *call) {
+  call->park_anew = true;
 }
 
 void park_remove(struct rpc_call *call) {
@@ -251,13 +256,20 @@ void park_wake(struct rpc_thread *thread, const uint64_t *keys, size_t count, bo
   }
 }
 
+static bool waits_for(const struct rpc_call *call, uint64_t key) {
+  for (size_t i = 0; call->parked && i < call->waiter_count; i++)
+    if (call->waiters[i].key == key)
+      return true;
+  return false;
+}
+
 bool park_continue(struct rpc_thread *thread) {
   struct park_lot *lot = &thread->parked;
   size_t kept = 0;
   for (size_t i = 0; i < lot->trial_count; i++) {
     struct park_trial trial = lot->trials[i];
-    if (!trial.call->over)
-      continue;
+    if (!trial.call->over && waits_for(trial.call, trial.key))
+      continue; /* tried in vain */
     trial.call = first_exclusive(lot, trial.key);
     if (!trial.call)
       continue;

@@ -71,9 +71,10 @@ struct rpc_method {
    * RPC_WAKE_DRAIN: answer it). */
   void (*wake)(struct rpc_call *call, enum rpc_wake why);
 
-  /* The call is over before it was answered: the peer cancelled or went away, or the deadline passed. The last function
-   * called with this call; the call's arena is still there. Never called after rpc_reply, rpc_fail or rpc_end, and
-   * never between a handler and the flush that follows it. Optional. */
+  /* The call is over before it was answered: the peer cancelled or went away, the deadline passed, or a streamed message
+   * could not be decoded (which answers the call). The last function called with this call; the call's arena is still
+   * there. Never called after rpc_reply, rpc_fail or rpc_end, and, but for a message that cannot be decoded, never
+   * between a handler and the flush that follows it. Optional. */
   void (*closed)(struct rpc_call *call);
 
   /* The call was answered, but the answer could not be handed to the transport, because the peer was gone by then (that
@@ -137,7 +138,7 @@ int rpc_server_port(const struct rpc_server *server);
 void rpc_server_set_serving(struct rpc_server *server, bool serving);
 
 /* Tries the calls parked under the key: shared waiters all, exclusive ones one after another in the order of their
- * first parking while each is answered. Thread-safe; called by the listener. The key 0 wakes everything that is parked.
+ * first parking while each is answered or, being streams, goes on without waiting for the key again. Thread-safe; called by the listener. The key 0 wakes everything that is parked.
  */
 void rpc_server_wake(struct rpc_server *server, uint64_t key);
 
@@ -195,6 +196,9 @@ void rpc_resume_reading(struct rpc_call *call);
  * parked_max allows: the call is then not parked and the handler must answer. A call that parks again keeps its place
  * in line. Cancelling a parked call unparks it. A handler may tell from rpc_is_over that its call ended. */
 bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, bool shared, int64_t until_ms);
+
+/* The call has had its turn: when it parks again it stands behind the others. */
+void rpc_leave_line(struct rpc_call *call);
 
 /* A batch of events has been running since this wall-clock time, Unix ms: one clock reading a batch. */
 int64_t rpc_now_ms(struct rpc_call *call);

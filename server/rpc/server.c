@@ -5,6 +5,7 @@
 #include <grpc/support/log.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -282,6 +283,11 @@ void rpc_server_drain(struct rpc_server *server, int64_t grace_ms) {
   while (grpc_completion_queue_next(queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type != GRPC_QUEUE_SHUTDOWN)
     ;
   grpc_completion_queue_destroy(queue);
+  /* gRPC is done when its connections are gone; the threads may still have events of their calls to take. A completion
+   * queue must not be shut down before the last of them, because handling it may start a batch. */
+  while (atomic_load_explicit(&server->services.contexts, memory_order_acquire) > 0 ||
+         atomic_load_explicit(&server->system.contexts, memory_order_acquire) > 0)
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
   server->drained = true;
 }
 
