@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,6 @@
 
 enum {
   THREADS_MAX = 64,
-  ANSWER_MS_MAX = 1000,       /* one wait for Redis within a call */
   REDIS_START_MS_MAX = 30000, /* how long an external Redis may be away at start */
   POLICY_MS_MAX = 2000,
   PATH_SIZE = 4096,
@@ -56,7 +56,7 @@ static void *open_thread(void *context, unsigned index) {
 
 static void flush_thread(void *data) {
   struct services_thread *thread = data;
-  store_flush(thread->store, ANSWER_MS_MAX);
+  store_flush(thread->store, (int)thread->config->redis_wait_ms);
 }
 
 static void close_thread(void *data) {
@@ -107,6 +107,12 @@ static bool is_healthy(void *context) {
 
 /* --- start --- */
 
+/* Whether a signal that ends the process waits to be taken by main. */
+static bool is_ending(void) {
+  sigset_t pending;
+  return sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
+}
+
 static bool start_embedded(struct daemon *daemon, const struct options *options) {
   char error[512];
   struct embedded_options embedded = {.data_dir = options->data,
@@ -134,6 +140,8 @@ static bool check_external(struct daemon *daemon) {
       log_event(LOG_ERROR, "redis cannot be used", log_text("redis", where), log_text("why", why));
       return false;
     }
+    if (is_ending())
+      return false;
     if (!told)
       log_event(LOG_WARN, "waiting for redis", log_text("redis", where), log_text("why", why));
     usleep(200 * 1000);
@@ -171,6 +179,8 @@ static bool start_dispatcher(struct daemon *daemon, const struct options *option
 static bool wait_until_answered(struct daemon *daemon) {
   int64_t end_us = clock_monotonic_us() + (int64_t)REDIS_START_MS_MAX * 1000;
   while (!sweeper_redis_answers(daemon->sweeper)) {
+    if (is_ending())
+      return false;
     if (clock_monotonic_us() > end_us) {
       log_event(LOG_ERROR, "redis does not answer", log_number("waited_ms", REDIS_START_MS_MAX));
       return false;

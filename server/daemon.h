@@ -21,8 +21,8 @@ struct daemon_config {
   struct services_config services;
 };
 
-/* Starts everything and waits until Redis has answered. NULL after logging why not. Signals must be blocked. config
- * must outlive it. */
+/* Starts everything and waits until Redis has answered. NULL after logging why not, or when SIGTERM or SIGINT is
+ * pending meanwhile. Signals must be blocked. config must outlive it. */
 struct daemon *daemon_start(const struct daemon_config *config);
 
 /* Looks after the embedded Redis: about once a second, and after SIGCHLD. On main's thread. */

@@ -89,7 +89,7 @@ static int run(const struct daemon_config *config) {
   raise_descriptor_limit();
   struct daemon *daemon = daemon_start(config);
   if (!daemon)
-    return 1;
+    return is_end(wait_for_signal(&set, 0)) ? 0 : 1;
   int number;
   while (!is_end(number = wait_for_signal(&set, TICK_MS)))
     daemon_tick(daemon);
