@@ -115,6 +115,7 @@ static const char *read_config(const struct options *options, struct daemon_conf
   }
   config->options = options;
   config->services.payload_bytes_max = options->payload_bytes_max;
+  config->services.redis_wait_ms = options->redis_wait_ms;
   return NULL;
 }
 

@@ -45,6 +45,8 @@ static const struct option_row rows[] = {
      "where the server's own Redis keeps its data"},
     {NULL, "appendfsync", OPTION_CHOICE, AT(appendfsync), "always", 0, 0, "always|everysec", NULL,
      "when the server's own Redis brings acknowledged jobs to the disk"},
+    {NULL, "redis-wait", OPTION_DURATION, AT(redis_wait_ms), "1s", 100, 60000, NULL, "TIME",
+     "how long a call waits for Redis before it is UNAVAILABLE"},
     {"Limits", "rpc-threads", OPTION_COUNT, AT(rpc_threads), NULL, 1, 64, NULL, "N",
      "threads that serve calls; default: half the processors"},
     {NULL, "calls-max", OPTION_COUNT, AT(calls_max), "10000", 1, 1000000, NULL, "N",

@@ -24,6 +24,7 @@ struct options {
   const char *redis; /* "": the embedded one */
   const char *data;
   int64_t appendfsync; /* enum options_appendfsync */
+  int64_t redis_wait_ms;
   int64_t rpc_threads;
   int64_t calls_max;
   int64_t parked_max;

@@ -18,6 +18,7 @@ enum { BATCH_MAX = 250, PAGE_SIZE_MAX = 100, PAGE_SIZE_DEFAULT = 10, REQUEST_ID_
 /* What the operator decides; read only. */
 struct services_config {
   int64_t payload_bytes_max;
+  int64_t redis_wait_ms;
   struct address_set callback_allow;
 };
 

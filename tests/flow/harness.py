@@ -262,6 +262,8 @@ class Server:
         command = [*WRAP, SERVER, "--listen", f"127.0.0.1:{self.ports.get('grpc', 0)}", "--http", "127.0.0.1:0", "--ports-file", ports,
                    "--callback-allow", "127.0.0.0/8"]
         command += ["--redis", self.redis] if self.redis else ["--data", self.data]
+        if "--redis-wait" not in self.options:  # a busy disk may hold an fsync for longer than the second that people would wait
+            command += ["--redis-wait", "15s"]
         return [str(part) for part in (*command, *self.options)]
 
     def spawn(self):

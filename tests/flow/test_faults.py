@@ -76,19 +76,22 @@ def nothing_is_lost(api, queue, load):
         counts = api.queue.GetQueue(name=queue).queue.counts
         if counts.waiting + counts.running + counts.delayed == 0:
             break
-        for item in api.lease(queue, 250, wait=0.5):
-            api.finish(item)
+        leased = api.lease(queue, 250, wait=0.5)
+        if leased:
+            api.worker.FinishJobs(bucket=bucket_of(queue), jobs=[dict(lease=lease_of(item), success={}) for item in leased])
     assert counts.waiting + counts.running + counts.delayed == 0, counts
     assert counts.success >= len(set(load.acknowledged))
 
 
-def ready(server, seconds=30):
-    def healthy():
+def ready(server, queue, seconds=30):
+    """Waits until calls go through to Redis again."""
+    def answers():
         try:
-            return server.api.health(timeout=1).status == 1
-        except grpc.RpcError:
-            return False
-    return eventually(healthy, seconds)
+            return server.api.queue.GetQueue(name=queue, timeout=3)
+        except grpc.RpcError as error:
+            assert error.code() in RETRIED, error
+            return None
+    return eventually(answers, seconds)
 
 
 @pytest.mark.faults
@@ -110,7 +113,7 @@ def test_no_acknowledged_job_is_lost_when_the_server_or_its_redis_is_killed(star
                 server.kill()
                 time.sleep(chance.uniform(0, 0.3))
                 server.start()
-            ready(server)
+            ready(server, queue)
         time.sleep(0.5)
     finally:
         load.stop()
@@ -128,6 +131,7 @@ def test_a_survivor_of_a_killed_server_is_adopted(start_server, bucket):
     server.kill()
     assert processes_of(server.directory) == before
     server.start()
+    ready(server, queue)
     assert [l.job.id for l in server.api.lease(queue, 100)] == ids
     eventually(lambda: len(processes_of(server.directory)) == 1)
     server.stop()
@@ -155,7 +159,7 @@ def test_a_killed_embedded_redis_is_started_again(start_server, bucket):
 
 def test_a_hung_redis_leaves_health_answering_and_calls_refused_soon(start_redis, start_server, bucket):
     redis = start_redis()
-    server = start_server(redis=redis.url)
+    server = start_server("--redis-wait", "1s", redis=redis.url)
     queue = server.api.make_queue(bucket)
     health = Api(server.target)
     health.health()
@@ -247,7 +251,7 @@ def test_callbacks_outlive_a_killed_server(start_redis, start_server, bucket, re
     server.kill()
     receiver.status = 200
     server.start()
-    ready(server)
+    ready(server, queue)
     eventually(lambda: len(server.api.callback.ListDeliveries(
         queue=queue, page_size=100, states=["DELIVERY_STATE_DELIVERED"]).deliveries) == 20, 60)
     bodies = {}
