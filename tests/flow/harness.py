@@ -88,7 +88,7 @@ class Api:
         # A channel of its own: gRPC shares connections between channels of a process otherwise.
         self.channel = grpc.insecure_channel(target, options=[
             ("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 16 << 20),
-            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)])
+            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", int(5000 * SLOW)), ("grpc.max_reconnect_backoff_ms", 200)])
         for name, (file, service) in SERVICES.items():
             setattr(self, name, Service(self.channel, file, service))
 
