@@ -236,3 +236,27 @@ def test_a_drain_in_the_midst_of_streams_parked_calls_and_load_is_clean(start_re
             for _ in watch:
                 pass
         assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_a_second_signal_ends_the_process_at_once_with_1(start_server, start_redis, bucket):
+    redis = start_redis()
+    server = start_server(redis=redis.url)
+    server.allow_errors = True
+    queue = server.api.make_queue(bucket)
+    redis.freeze()
+    server.api.queue.GetQueue.begin(name=queue)  # a call that the drain waits for
+    time.sleep(0.2)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert server.process.poll() is None
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(5) == 1
+    redis.thaw()
+
+
+def test_sigterm_ends_a_server_that_still_waits_for_its_redis(start_server):
+    server = start_server(started_up=False, redis=f"redis://127.0.0.1:{free_port()}")
+    server.spawn()
+    eventually(lambda: "waiting for redis" in server.log())
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
