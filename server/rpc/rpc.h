@@ -71,10 +71,10 @@ struct rpc_method {
    * RPC_WAKE_DRAIN: answer it). */
   void (*wake)(struct rpc_call *call, enum rpc_wake why);
 
-  /* The call is over before it was answered: the peer cancelled or went away, the deadline passed, or a streamed message
-   * could not be decoded (which answers the call). The last function called with this call; the call's arena is still
-   * there. Never called after rpc_reply, rpc_fail or rpc_end, and, but for a message that cannot be decoded, never
-   * between a handler and the flush that follows it. Optional. */
+  /* The call is over before it was answered: the peer cancelled or went away, the deadline passed, or a streamed
+   * message could not be decoded (which answers the call). The last function called with this call; the call's arena is
+   * still there. Never called after rpc_reply, rpc_fail or rpc_end, and, but for a message that cannot be decoded,
+   * never between a handler and the flush that follows it. Optional. */
   void (*closed)(struct rpc_call *call);
 
   /* The call was answered, but the answer could not be handed to the transport, because the peer was gone by then (that
@@ -138,7 +138,8 @@ int rpc_server_port(const struct rpc_server *server);
 void rpc_server_set_serving(struct rpc_server *server, bool serving);
 
 /* Tries the calls parked under the key: shared waiters all, exclusive ones one after another in the order of their
- * first parking while each is answered or, being streams, goes on without waiting for the key again. Thread-safe; called by the listener. The key 0 wakes everything that is parked.
+ * first parking while each is answered or, being streams, goes on without waiting for the key again. Thread-safe;
+ * called by the listener. The key 0 wakes everything that is parked.
  */
 void rpc_server_wake(struct rpc_server *server, uint64_t key);
 

@@ -9,7 +9,7 @@
 #include "server/services/convert.h"
 #include "server/services/status.h"
 
-enum { QUEUES_MAX = 100, WORKER_CHARACTERS_MAX = 128 };
+enum { QUEUES_MAX = 100 };
 
 #define WAIT_MAX_MS (60 * SECOND_MS)
 /* An empty answer leaves this much before the caller's deadline, so that it arrives as an answer. */
@@ -111,30 +111,41 @@ static int64_t read_wait(struct rpc_call *call, struct check *check, const Googl
   return now_ms + longest_ms;
 }
 
+const char **lease_read_queues(struct check *check, const struct field *parent, char *const *names, size_t count,
+                               const char **bucket) {
+  check_count(check, FIELD(parent, "queues"), count, 1, QUEUES_MAX);
+  *bucket = "";
+  if (check->count)
+    return NULL;
+  const char **queues = ARENA_ARRAY(check->arena, const char *, count);
+  for (size_t i = 0; i < count; i++) {
+    const struct field *field = FIELD_AT(parent, "queues", i);
+    struct queue_name name = check_queue(check, field, names[i]);
+    queues[i] = name.queue;
+    if (i == 0)
+      *bucket = name.bucket;
+    else if (*name.bucket && **bucket && strcmp(name.bucket, *bucket) != 0)
+      check_fail(check, field, "is in the bucket \"%s\"; all queues of a request must be in one, here \"%s\"",
+                 name.bucket, *bucket);
+  }
+  return queues;
+}
+
 void lease_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   const Ringback__V1__LeaseJobsRequest *request = (const Ringback__V1__LeaseJobsRequest *)message;
   struct check check = {.arena = rpc_arena(call)};
   struct lease_call *context = ARENA_NEW(check.arena, struct lease_call);
   context->call = call;
-  check_count(&check, FIELD(NULL, "queues"), request->n_queues, 1, QUEUES_MAX);
-  if (status_refuse(call, &check))
+  const char **queues = lease_read_queues(&check, NULL, request->queues, request->n_queues, &context->request.bucket);
+  if (!queues) {
+    status_refuse(call, &check);
     return;
-  const char **queues = ARENA_ARRAY(check.arena, const char *, request->n_queues);
-  for (size_t i = 0; i < request->n_queues; i++) {
-    const struct field *field = FIELD_AT(NULL, "queues", i);
-    struct queue_name name = check_queue(&check, field, request->queues[i]);
-    queues[i] = name.queue;
-    if (i == 0)
-      context->request.bucket = name.bucket;
-    else if (*name.bucket && *context->request.bucket && strcmp(name.bucket, context->request.bucket) != 0)
-      check_fail(&check, field, "is in the bucket \"%s\"; all queues of a request must be in one, here \"%s\"",
-                 name.bucket, context->request.bucket);
   }
   context->request.queues = queues;
   context->request.queue_count = request->n_queues;
   context->request.max_jobs =
       (size_t)check_range_or(&check, FIELD(NULL, "max_jobs"), request->max_jobs, 1, BATCH_MAX, 1);
-  check_ascii(&check, FIELD(NULL, "worker"), request->worker, WORKER_CHARACTERS_MAX);
+  check_ascii(&check, FIELD(NULL, "worker"), request->worker, LEASE_WORKER_CHARACTERS_MAX);
   context->request.worker = request->worker;
   context->request.lease_ms = check_duration(&check, FIELD(NULL, "lease"), request->lease, SECOND_MS, 12 * HOUR_MS, 0);
   context->until_ms = read_wait(call, &check, request->wait);

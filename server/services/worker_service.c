@@ -1,13 +1,13 @@
-/* WorkerService: what each RPC does is said in proto/ringback/v1/worker.proto. LeaseJobs stands in lease.c. */
+/* WorkerService: what each RPC does is said in proto/ringback/v1/worker.proto. LeaseJobs stands in lease.c, Work in
+ * work.c. */
 #include <string.h>
 
 #include "ringback/v1/worker.pb-c.h"
 #include "server/services/convert.h"
 #include "server/services/lease.h"
-#include "server/services/spec.h"
+#include "server/services/outcome.h"
 #include "server/services/status.h"
-
-enum { MESSAGE_BYTES_MAX = 1024, CODE_CHARACTERS_MAX = 64 };
+#include "server/services/work.h"
 
 /* A batch between its handler and its continuation. An item that is not valid has its status at once; the others go to
  * the store, in their order. */
@@ -47,19 +47,6 @@ static const struct store_item *item_answer(struct batch_call *context, size_t i
   const struct store_item *item = &result->items[(*next)++];
   context->statuses[i] = status_store(rpc_arena(context->call), &item->error, context->items[i], context->items[i]);
   return item;
-}
-
-/* A lease of a batch: its job id, its token, and what to call it. */
-static void read_lease(struct check *check, const struct field *field, const Ringback__V1__Lease *lease,
-                       struct job_id *id, int64_t *fencing_token, const char **item) {
-  *item = "job";
-  if (!lease) {
-    check_fail(check, field, "is missing");
-    return;
-  }
-  check_job_id(check, FIELD(field, "job_id"), lease->job_id, id);
-  *fencing_token = lease->fencing_token;
-  *item = arena_printf(check->arena, "job %.40s", lease->job_id);
 }
 
 /* Where no item goes to the store, its answer is empty. */
@@ -103,10 +90,7 @@ static void renew_leases(struct rpc_call *call, const ProtobufCMessage *message)
     struct store_renewal *read = &renewals[context->sent];
     const struct field *field = FIELD_AT(NULL, "renewals", i);
     struct check item = {.arena = check.arena};
-    read_lease(&item, FIELD(field, "lease"), renewal->lease, &read->id, &read->fencing_token, &context->items[i]);
-    read->progress = (int)check_range(&item, FIELD(field, "progress"), renewal->progress, 0, 100);
-    read->extension_ms =
-        check_duration(&item, FIELD(field, "extension"), renewal->extension, SECOND_MS, 12 * HOUR_MS, 0);
+    outcome_read_renewal(&item, field, renewal, read, &context->items[i]);
     settle_item(context, i, &item);
   }
   if (context->sent == 0)
@@ -136,38 +120,6 @@ static void finish_done(void *data, const struct store_error *error, const struc
   rpc_reply(context->call, &response.base);
 }
 
-static void read_success(struct check *check, const struct field *field, const Ringback__V1__JobSuccess *success,
-                         const struct services_config *config, struct store_finish *finish) {
-  finish->success = true;
-  finish->code = "Success";
-  finish->message = spec_read_text(check->arena, success->message, MESSAGE_BYTES_MAX);
-  finish->result = spec_read_result(check, FIELD(field, "result"), success->result, config);
-}
-
-static void read_failure(struct check *check, const struct field *field, const Ringback__V1__JobFailure *failure,
-                         const struct services_config *config, struct store_finish *finish) {
-  finish->code = *failure->code ? failure->code : "Failed";
-  check_token(check, FIELD(field, "code"), finish->code, CODE_CHARACTERS_MAX);
-  finish->message = spec_read_text(check->arena, failure->message, MESSAGE_BYTES_MAX);
-  finish->result = spec_read_result(check, FIELD(field, "result"), failure->result, config);
-  if (failure->retry_case == RINGBACK__V1__JOB_FAILURE__RETRY_NEVER && failure->never)
-    finish->retry = STORE_RETRY_NEVER;
-  if (failure->retry_case == RINGBACK__V1__JOB_FAILURE__RETRY_AFTER) {
-    finish->retry = STORE_RETRY_AFTER;
-    finish->after_ms = check_duration(check, FIELD(field, "after"), failure->after, 0, DAY_MS, 0);
-  }
-}
-
-static void read_outcome(struct check *check, const struct field *field, const Ringback__V1__FinishedJob *job,
-                         const struct services_config *config, struct store_finish *finish) {
-  if (job->outcome_case == RINGBACK__V1__FINISHED_JOB__OUTCOME_SUCCESS)
-    read_success(check, FIELD(field, "success"), job->success, config, finish);
-  else if (job->outcome_case == RINGBACK__V1__FINISHED_JOB__OUTCOME_FAILURE)
-    read_failure(check, FIELD(field, "failure"), job->failure, config, finish);
-  else
-    check_fail(check, FIELD(field, "outcome"), "is missing; it must be success or failure");
-}
-
 static void finish_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   const Ringback__V1__FinishJobsRequest *request = (const Ringback__V1__FinishJobsRequest *)message;
   struct check check = {.arena = rpc_arena(call)};
@@ -182,9 +134,7 @@ static void finish_jobs(struct rpc_call *call, const ProtobufCMessage *message) 
     struct store_finish *read = &finishes[context->sent];
     const struct field *field = FIELD_AT(NULL, "jobs", i);
     struct check item = {.arena = check.arena};
-    memset(read, 0, sizeof *read);
-    read_lease(&item, FIELD(field, "lease"), job->lease, &read->id, &read->fencing_token, &context->items[i]);
-    read_outcome(&item, field, job, services_config(call), read);
+    outcome_read_finish(&item, field, job, services_config(call), read, &context->items[i]);
     settle_item(context, i, &item);
   }
   if (context->sent == 0)
@@ -219,8 +169,7 @@ static void release_jobs(struct rpc_call *call, const ProtobufCMessage *message)
   for (size_t i = 0; i < request->n_leases; i++) {
     struct store_release *read = &leases[context->sent];
     struct check item = {.arena = check.arena};
-    read_lease(&item, FIELD_AT(NULL, "leases", i), request->leases[i], &read->id, &read->fencing_token,
-               &context->items[i]);
+    outcome_read_release(&item, FIELD_AT(NULL, "leases", i), request->leases[i], read, &context->items[i]);
     settle_item(context, i, &item);
   }
   if (context->sent == 0)
@@ -234,6 +183,13 @@ static const struct rpc_method methods[] = {
     {.name = "RenewLeases", .start = renew_leases},
     {.name = "FinishJobs", .start = finish_jobs},
     {.name = "ReleaseJobs", .start = release_jobs},
+    {.name = "Work",
+     .start = work_start,
+     .message = work_message,
+     .half_closed = work_half_closed,
+     .writable = work_writable,
+     .wake = work_wake,
+     .closed = work_closed},
     {.name = NULL},
 };
 
