@@ -228,12 +228,11 @@ def processes_of(directory):
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             with contextlib.suppress(OSError):
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    line = file.read()
-                if b"redis" in line and (str(directory).encode() in line or os.readlink(f"/proc/{entry}/cwd").startswith(str(directory))):
+                if os.readlink(f"/proc/{entry}/cwd").startswith(str(directory)):
                     with open(f"/proc/{entry}/stat") as file:
-                        if file.read().rsplit(")", 1)[1].split()[0] != "Z":
-                            found.append(int(entry))
+                        line = file.read()
+                    if "(redis-server)" in line and line.rsplit(")", 1)[1].split()[0] != "Z":
+                        found.append(int(entry))
     return found
 
 
