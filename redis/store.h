@@ -373,6 +373,18 @@ void store_update_rule(struct store *store, const char *bucket, const char *queu
 void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,
                        void *context);
 
+/* One attempt at a delivery; phases that did not take place took 0. */
+struct store_attempt {
+  int number; /* the first is 1 */
+  int64_t start_ms;
+  const char *address; /* "": none was dialled */
+  int http_status;
+  const char *error_class, *error_message;
+  int64_t dns_us, connect_us, tls_us, first_byte_us, total_us;
+  int64_t next_ms; /* 0: none */
+  int next_reason; /* Ringback__V1__NextAttemptReason */
+};
+
 struct store_delivery {
   const char *id;    /* cb_<job>_<event>_<run> */
   const char *queue; /* its name */
@@ -384,7 +396,9 @@ struct store_delivery {
   int http_status;
   const char *error_class, *error_message;
   int64_t create_ms, last_attempt_ms, last_duration_ms;
-  int64_t next_attempt_ms; /* 0: none */
+  int64_t next_attempt_ms;         /* 0: none */
+  const struct store_attempt *log; /* store_get_delivery: the latest attempts, oldest first */
+  size_t log_count;
 };
 
 struct store_deliveries {
@@ -400,13 +414,17 @@ typedef void store_deliveries_done(void *context, const struct store_error *erro
 /* Puts a test delivery into the outbox; the result has it. Ask store_get_delivery again when its wait_key is woken. */
 void store_test_callback(struct store *store, const char *bucket, const char *queue, store_deliveries_done *done,
                          void *context);
-void store_get_delivery(struct store *store, const char *bucket, const char *queue, const char *id,
-                        store_deliveries_done *done, void *context);
+void store_get_delivery(struct store *store, const char *bucket, const char *id, store_deliveries_done *done,
+                        void *context);
 
 struct store_delivery_filter {
   const char *queue;
   unsigned states;          /* bit 1 << Ringback__V1__DeliveryState; 0: any */
   const struct job_id *job; /* NULL: any */
+  const char *const *error_classes;
+  size_t error_class_count; /* 0: any */
+  int64_t start_ms;         /* created from then on; 0: any */
+  int64_t end_ms;           /* created before; 0: any */
 };
 
 void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
@@ -466,6 +484,9 @@ struct store_settlement {
   const char *error_class, *error_message;
   int64_t start_ms, duration_ms;
   int64_t next_ms;
+  int next_reason; /* Ringback__V1__NextAttemptReason */
+  const char *address;
+  int64_t dns_us, connect_us, tls_us, first_byte_us, total_us;
 };
 
 /* Success counts even with a stale token; anything else is STORE_PRECONDITION then. */

@@ -86,7 +86,23 @@ void store_delete_rule(struct store *store, const char *bucket, const char *queu
 
 /* --- deliveries --- */
 
-static void decode_delivery(const struct redis_value *values, struct store_delivery *delivery) {
+static void decode_attempt(const struct redis_value *values, struct store_attempt *attempt) {
+  attempt->number = (int)value_number(values, 0);
+  attempt->start_ms = value_number(values, 1);
+  attempt->address = value_text(values, 2);
+  attempt->http_status = (int)value_number(values, 3);
+  attempt->error_class = value_text(values, 4);
+  attempt->error_message = value_text(values, 5);
+  attempt->dns_us = value_number(values, 6);
+  attempt->connect_us = value_number(values, 7);
+  attempt->tls_us = value_number(values, 8);
+  attempt->first_byte_us = value_number(values, 9);
+  attempt->total_us = value_number(values, 10);
+  attempt->next_ms = value_number(values, 11);
+  attempt->next_reason = (int)value_number(values, 12);
+}
+
+static void decode_delivery(struct arena *arena, const struct redis_value *values, struct store_delivery *delivery) {
   delivery->id = value_text(values, 0);
   delivery->queue = value_text(values, 1);
   struct bytes job = value_bytes(values, 2);
@@ -103,6 +119,14 @@ static void decode_delivery(const struct redis_value *values, struct store_deliv
   delivery->last_attempt_ms = value_number(values, 11);
   delivery->last_duration_ms = value_number(values, 12);
   delivery->next_attempt_ms = value_number(values, 13);
+  if (redis_count(values) <= 14)
+    return;
+  const struct redis_value *log = redis_at(values, 14);
+  delivery->log_count = redis_count(log);
+  struct store_attempt *attempts = ARENA_ARRAY(arena, struct store_attempt, delivery->log_count + 1);
+  for (size_t i = 0; i < delivery->log_count; i++)
+    decode_attempt(redis_at(log, i), &attempts[i]);
+  delivery->log = attempts;
 }
 
 static void answer_deliveries(struct store_call *call, const struct store_error *error,
@@ -117,7 +141,7 @@ static void answer_deliveries(struct store_call *call, const struct store_error 
   result.count = redis_count(values);
   struct store_delivery *deliveries = ARENA_ARRAY(call->arena, struct store_delivery, result.count + 1);
   for (size_t i = 0; i < result.count; i++)
-    decode_delivery(redis_at(values, i), &deliveries[i]);
+    decode_delivery(call->arena, redis_at(values, i), &deliveries[i]);
   result.deliveries = deliveries;
   result.wait_key = result.count == 1 ? store_key_delivery(deliveries[0].id) : 0;
   done(call->context, error, &result);
@@ -128,10 +152,11 @@ void store_test_callback(struct store *store, const char *bucket, const char *qu
   call_send(store, queue_call(store, "test_callback", bucket, queue, answer_deliveries, (void (*)(void))done, context));
 }
 
-void store_get_delivery(struct store *store, const char *bucket, const char *queue, const char *id,
-                        store_deliveries_done *done, void *context) {
+void store_get_delivery(struct store *store, const char *bucket, const char *id, store_deliveries_done *done,
+                        void *context) {
   struct store_call *call =
-      queue_call(store, "delivery_get", bucket, queue, answer_deliveries, (void (*)(void))done, context);
+      call_create(store, "delivery_get", id_partition(bucket), answer_deliveries, (void (*)(void))done, context);
+  call_add_text(call, bucket);
   call_add_text(call, id);
   call_send(store, call);
 }
@@ -145,6 +170,12 @@ void store_list_deliveries(struct store *store, const char *bucket, const struct
     call_add_id(call, filter->job);
   else
     call_add_text(call, "");
+  const char *classes = "";
+  for (size_t i = 0; i < filter->error_class_count; i++)
+    classes = arena_printf(call->arena, "%s%s ", i ? classes : " ", filter->error_classes[i]);
+  call_add_text(call, classes);
+  call_add_number(call, filter->start_ms);
+  call_add_number(call, filter->end_ms);
   call_add_number(call, (int64_t)count);
   call_add_text(call, position);
   call->items = 100;
@@ -239,5 +270,12 @@ void store_settle(struct store *store, unsigned partition, const struct store_se
   call_add_number(call, settlement->start_ms);
   call_add_number(call, settlement->duration_ms);
   call_add_number(call, settlement->next_ms);
+  call_add_text(call, settlement->address);
+  call_add_number(call, settlement->dns_us);
+  call_add_number(call, settlement->connect_us);
+  call_add_number(call, settlement->tls_us);
+  call_add_number(call, settlement->first_byte_us);
+  call_add_number(call, settlement->total_us);
+  call_add_number(call, settlement->next_reason);
   call_send(store, call);
 }

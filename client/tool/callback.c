@@ -12,6 +12,14 @@
 #define LIST_PAGE 100
 #define SECRETS_MAX 5
 #define STATES_MAX 8
+#define PHASE_SIZE 32
+
+static const char *const error_classes[] = {
+    "dns",     "connect_refused", "connect_timeout",    "tls",        "reset",
+    "timeout", "status_4xx",      "status_429",         "status_5xx", "redirect",
+    "gone",    "blocked_address", "response_too_large", "cancelled",  "too_old",
+    NULL};
+#define ERROR_CLASSES_MAX (sizeof error_classes / sizeof error_classes[0] - 1)
 
 static const char *const delivery_states[] = {"pending", "sending", "delivered", "dead", "suppressed", NULL};
 
@@ -45,7 +53,15 @@ const struct option_row callback_deliveries_options[] = {
      .value = "STATE",
      .help = "only those in this state",
      .choices = delivery_states},
+    {.name = "error-class",
+     .kind = OPTION_CHOICE,
+     .repeatable = true,
+     .value = "CLASS",
+     .help = "only those whose last attempt failed so",
+     .choices = error_classes},
     {.name = "job", .kind = OPTION_TEXT, .value = "ID", .help = "only this job's"},
+    {.name = "since", .kind = OPTION_TIME, .value = "TIME", .help = "created at this time or later"},
+    {.name = "until", .kind = OPTION_TIME, .value = "TIME", .help = "created before this time"},
     {.name = "limit",
      .letter = 'n',
      .kind = OPTION_INTEGER,
@@ -185,6 +201,64 @@ static void show_delivery(struct tool *tool, const Ringback__V1__Delivery *deliv
     output_field(tool, "Took", "%s", message_show_duration(delivery->last_attempt_duration));
 }
 
+/* Milliseconds into text, which is returned; a phase that did not take place is "-". */
+static const char *show_phase(const Google__Protobuf__Duration *duration, char text[PHASE_SIZE]) {
+  if (duration == NULL)
+    return "-";
+  snprintf(text, PHASE_SIZE, "%.1f", (double)duration->seconds * 1000 + duration->nanos / 1e6);
+  return text;
+}
+
+static void show_attempts(struct tool *tool, const Ringback__V1__Delivery *delivery) {
+  static const char *const headings[] = {">ATTEMPT",    "AT",      "ADDRESS",        ">ANSWER",   "ERROR", ">DNS MS",
+                                         ">CONNECT MS", ">TLS MS", ">FIRST BYTE MS", ">TOTAL MS", "NEXT",  "WHY"};
+  if (delivery->n_attempt_log == 0)
+    return;
+  struct table *table = table_create(12, headings);
+  for (size_t i = 0; i < delivery->n_attempt_log; i++) {
+    const Ringback__V1__DeliveryAttempt *attempt = delivery->attempt_log[i];
+    char dns[PHASE_SIZE], connect[PHASE_SIZE], tls[PHASE_SIZE], first[PHASE_SIZE], total[PHASE_SIZE];
+    bool again = attempt->next_attempt_time != NULL;
+    table_add(table, output_number(attempt->number), message_show_time(attempt->start_time), attempt->address,
+              attempt->http_status == 0 ? "" : output_number(attempt->http_status), attempt->error_class,
+              show_phase(attempt->dns_duration, dns), show_phase(attempt->connect_duration, connect),
+              show_phase(attempt->tls_duration, tls), show_phase(attempt->first_byte_duration, first),
+              show_phase(attempt->total_duration, total), again ? message_show_time(attempt->next_attempt_time) : "",
+              again ? output_word(&ringback__v1__next_attempt_reason__descriptor, (int)attempt->next_attempt_reason)
+                    : "");
+  }
+  printf("\n");
+  table_print(tool, table, true);
+}
+
+int command_callback_show_delivery(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__GetDeliveryRequest request = RINGBACK__V1__GET_DELIVERY_REQUEST__INIT;
+  request.bucket = tool_bucket_name(tool, NULL);
+  request.id = argv[0];
+  if (request.bucket == NULL)
+    return TOOL_USAGE;
+  int status = TOOL_OK;
+  Ringback__V1__GetDeliveryResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/GetDelivery", &request.base, &status);
+  if (response == NULL)
+    return status;
+  if (tool->json) {
+    tool_print_json(&response->base);
+  } else if (response->delivery != NULL) {
+    const Ringback__V1__Delivery *delivery = response->delivery;
+    show_delivery(tool, delivery);
+    output_field(tool, "Queue", "%s", delivery->queue);
+    output_field(tool, "Job", "%s", delivery->job_id);
+    output_field(tool, "Created", "%s", message_show_time(delivery->create_time));
+    if (delivery->next_attempt_time != NULL)
+      output_field(tool, "Next", "%s", message_show_time(delivery->next_attempt_time));
+    show_attempts(tool, delivery);
+  }
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
 int command_callback_test(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__SendTestCallbackRequest request = RINGBACK__V1__SEND_TEST_CALLBACK_REQUEST__INIT;
@@ -198,10 +272,12 @@ int command_callback_test(struct tool *tool, int argc, char **argv) {
     return status;
   bool delivered =
       response->delivery != NULL && response->delivery->state == RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DELIVERED;
-  if (tool->json)
+  if (tool->json) {
     tool_print_json(&response->base);
-  else if (response->delivery != NULL)
+  } else if (response->delivery != NULL) {
     show_delivery(tool, response->delivery);
+    show_attempts(tool, response->delivery);
+  }
   ringback_free(&response->base);
   return delivered ? TOOL_OK : TOOL_FAILED;
 }
@@ -224,11 +300,19 @@ int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__ListDeliveriesRequest request = RINGBACK__V1__LIST_DELIVERIES_REQUEST__INIT;
   Ringback__V1__DeliveryState states[STATES_MAX];
-  size_t position = 0;
+  size_t position = 0, class_position = 0;
   request.queue = tool_queue_name(tool, argv[0]);
   if (request.queue == NULL)
     return TOOL_USAGE;
   request.job_id = (char *)tool_text(tool, "job", "");
+  char *classes[ERROR_CLASSES_MAX];
+  Google__Protobuf__Timestamp since, until;
+  request.error_classes = classes;
+  request.start_create_time = message_time(tool, "since", &since);
+  request.end_create_time = message_time(tool, "until", &until);
+  for (const char *class; request.n_error_classes < ERROR_CLASSES_MAX &&
+                          (class = tool_next_text(tool, "error-class", &class_position)) != NULL;)
+    classes[request.n_error_classes++] = (char *)class;
   request.states = states;
   for (const char *state; (state = tool_next_text(tool, "state", &position)) != NULL && request.n_states < STATES_MAX;)
     states[request.n_states++] = (Ringback__V1__DeliveryState)delivery_state_number(state);

@@ -82,6 +82,9 @@ static const struct command_row commands[] = {
      "The exit status is 0 when the receiver accepted it.", NULL, command_callback_test},
     {"callback deliveries", "QUEUE", 1, 1, "Lists what became of a queue's callbacks, newest first", NULL,
      callback_deliveries_options, command_callback_deliveries},
+    {"callback show-delivery", "ID", 1, 1,
+     "Shows a delivery with its attempts: when, where to, how long, what came of it", NULL, NULL,
+     command_callback_show_delivery},
     {"worker", "", 0, 0, "Runs a command for each job of a queue", worker_description, worker_options, command_worker},
     {"listen", "", 0, 0, "Receives callbacks and prints them",
      "With --secret each signature is checked (Standard Webhooks, five minutes of tolerance), and callbacks without a "

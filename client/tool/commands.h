@@ -45,6 +45,7 @@ int command_callback_set(struct tool *tool, int argc, char **argv);
 int command_callback_show(struct tool *tool, int argc, char **argv);
 int command_callback_off(struct tool *tool, int argc, char **argv);
 int command_callback_test(struct tool *tool, int argc, char **argv);
+int command_callback_show_delivery(struct tool *tool, int argc, char **argv);
 int command_callback_deliveries(struct tool *tool, int argc, char **argv);
 
 /* listen.c */

@@ -56,12 +56,13 @@ register('rule_delete', {'allow-oom'}, function(T, A, i)
 end)
 
 -- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone. Before the first attempt it has the rule's URL.
-local function delivery_values(T, Q, id)
+-- With `full` its attempts follow.
+local function delivery_values(T, Q, id, full)
   local D = delivery(T, id)
   if not D or D.q ~= Q.number then return nil end
   local url = D.u
   if url == '' and (D.t == 1 or not D.g:find(':', 1, true)) then url = rule_of(T, Q).url end
-  return {id, Q.name, D.j, D.e, D.s, url, D.a, D.hs, D.ec, D.em, D.c, D.la, D.ld, D.nx}
+  return {id, Q.name, D.j, D.e, D.s, url, D.a, D.hs, D.ec, D.em, D.c, D.la, D.ld, D.nx, full and D.l or nil}
 end
 
 -- bucket, queue -> the test delivery.
@@ -74,20 +75,26 @@ register('test_callback', {}, function(T, A, i)
   return {0, '', {delivery_values(T, Q, id)}}
 end)
 
--- bucket, queue, id -> the delivery.
+-- bucket, id -> the delivery with its attempts.
 register('delivery_get', {'no-writes'}, function(T, A, i)
-  local Q = queue_named(T, A[i + 1], A[i + 2])
-  if not Q then return NO_QUEUE end
-  local values = delivery_values(T, Q, A[i + 3])
-  if not values then return {NOT_FOUND, 'there is no such delivery'} end
-  return {0, '', {values}}
+  local D = delivery(T, A[i + 2])
+  local Q = D and queue(T, D.q)
+  if not Q or Q.bucket ~= A[i + 1] then return {NOT_FOUND, 'there is no such delivery'} end
+  return {0, '', {delivery_values(T, Q, A[i + 2], true)}}
 end)
 
--- bucket, queue, states, job ('' : any), count, position -> next position, deliveries.
+-- bucket, queue, states, job ('' : any), error classes (' a b ', '' : any), created from and before (0: any), count, position -> next
+-- position, deliveries.
 register('delivery_list', {'no-writes'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
-  local states, job, count, position = tonumber(A[i + 3]), A[i + 4], tonumber(A[i + 5]), A[i + 6]
+  local states, job, classes, from, before = tonumber(A[i + 3]), A[i + 4], A[i + 5], tonumber(A[i + 6]), tonumber(A[i + 7])
+  local count, position = tonumber(A[i + 8]), A[i + 9]
+  local function wanted(values)
+    return (states == 0 or floor(states / 2 ^ values[5]) % 2 == 1) and (job == '' or job == values[3]) and
+      (classes == '' or classes:find(' ' .. values[9] .. ' ', 1, true) ~= nil) and
+      values[11] >= from and (before == 0 or values[11] < before)
+  end
   local found, examined = {}, 0
   while examined < EXAMINED_MAX do
     local ids = call('ZREVRANGEBYSCORE', T.p .. 'dl:' .. Q.number, position == '' and '+inf' or '(' .. position, '-inf', 'LIMIT', 0, SLICE)
@@ -95,7 +102,7 @@ register('delivery_list', {'no-writes'}, function(T, A, i)
     for _, id in ipairs(ids) do
       local values = delivery_values(T, Q, id)
       if T.deliveries[id] then position = num(T.deliveries[id].sq) end
-      if values and (states == 0 or floor(states / 2 ^ values[5]) % 2 == 1) and (job == '' or job == values[3]) then
+      if values and wanted(values) then
         found[#found + 1] = values
         if #found >= count then return {0, position, found} end
       end
@@ -214,7 +221,16 @@ local function refresh_due(T, group)
   if head then make_due(T, group, max(tonumber(head), T.ms)) end
 end
 
--- id, token, state, http status, error class, error message, start, duration, next -> 0.
+-- Writes an attempt into the delivery's log: address, microseconds of five phases and why there is a next one come from A[k] on.
+local function log_attempt(D, A, k)
+  local log = D.l
+  log[#log + 1] = {D.a, D.la, A[k], D.hs, D.ec, D.em, tonumber(A[k + 1]), tonumber(A[k + 2]), tonumber(A[k + 3]), tonumber(A[k + 4]),
+    tonumber(A[k + 5]), D.nx, D.nx > 0 and tonumber(A[k + 6]) or 0}
+  while #log > ATTEMPTS_KEPT do table.remove(log, 1) end
+end
+
+-- id, token, state, http status, error class, error message, start, duration, next, address, microseconds of DNS, connect, TLS, first byte
+-- and total, why there is a next attempt -> 0.
 register('settle', {'allow-oom'}, function(T, A, i)
   local id, state = A[i + 1], tonumber(A[i + 3])
   local D = delivery(T, id)
@@ -230,9 +246,11 @@ register('settle', {'allow-oom'}, function(T, A, i)
   if state == PENDING and not D.g:find(':', 1, true) and rule_of(T, Q).url == '' then
     D.ec, D.em, state = 'cancelled', 'the rule was deleted', DEAD
   end
+  D.nx = state == PENDING and tonumber(A[i + 9]) or 0
+  log_attempt(D, A, i + 10)
   if state == PENDING then postpone_delivery(T, id, D, tonumber(A[i + 9]))
   else end_delivery(T, Q, id, D, state) end
   if D.t == 1 then publish(T, 't ' .. id) end
   refresh_due(T, D.g)
   return {0}
-end, 1, 9)
+end, 1, 16)

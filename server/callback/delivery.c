@@ -118,6 +118,11 @@ static void settle_send(struct delivery *delivery) {
   store_settle(delivery->set->store, delivery->partition, &delivery->settlement, on_settled, delivery);
 }
 
+_Static_assert((int)SCHEDULE_WAIT == RINGBACK__V1__NEXT_ATTEMPT_REASON__NEXT_ATTEMPT_REASON_SCHEDULE &&
+                   (int)SCHEDULE_RETRY_AFTER == RINGBACK__V1__NEXT_ATTEMPT_REASON__NEXT_ATTEMPT_REASON_RETRY_AFTER &&
+                   (int)SCHEDULE_AGE_LIMIT == RINGBACK__V1__NEXT_ATTEMPT_REASON__NEXT_ATTEMPT_REASON_AGE_LIMIT,
+               "the same values");
+
 static void settle_success(struct delivery *delivery) {
   delivery->settlement.state = RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DELIVERED;
   delivery->settlement.error_class = delivery->settlement.error_message = "";
@@ -157,6 +162,7 @@ static void settle_failure(struct delivery *delivery, enum callback_error error,
   settlement->error_class = callback_error_name(verdict.error);
   settlement->error_message = message;
   settlement->next_ms = verdict.dead ? 0 : verdict.next_ms;
+  settlement->next_reason = verdict.dead ? SCHEDULE_NONE : (int)verdict.reason;
   count(&set->errors[error], 1);
   count(verdict.dead ? &set->dead : &set->retried, 1);
   log_event(verdict.dead ? LOG_WARN : LOG_INFO, verdict.dead ? "callback dead" : "callback failed",
@@ -176,6 +182,12 @@ static void on_sent(void *context, const struct sender_result *result) {
   struct store_settlement *settlement = &delivery->settlement;
   settlement->http_status = result->http_status;
   settlement->duration_ms = result->total_us / 1000;
+  settlement->address = arena_strdup(delivery->arena, result->address);
+  settlement->dns_us = result->dns_us;
+  settlement->connect_us = result->connect_us;
+  settlement->tls_us = result->tls_us;
+  settlement->first_byte_us = result->first_byte_us;
+  settlement->total_us = result->total_us;
   count(&delivery->set->attempts, 1);
   count(&delivery->set->attempt_ms, (uint64_t)settlement->duration_ms);
   if (!result->error)
@@ -280,7 +292,8 @@ static void copy_claim(struct delivery *delivery, const struct store_claim *clai
   delivery->secrets = ARENA_ARRAY(arena, const char *, claim->secret_count + 1);
   for (size_t i = 0; i < delivery->secret_count; i++)
     delivery->secrets[i] = arena_strdup(arena, claim->secrets[i]);
-  delivery->settlement = (struct store_settlement){.id = delivery->id, .claim_token = claim->claim_token};
+  delivery->settlement =
+      (struct store_settlement){.id = delivery->id, .claim_token = claim->claim_token, .address = ""};
 }
 
 void delivery_begin(struct delivery_set *set, const struct store_claim *claim, int64_t asked_us) {

@@ -74,10 +74,13 @@ struct schedule_verdict schedule_after_failure(const struct schedule_failure *fa
     return verdict;
   int64_t last_ms = failure->created_ms + SCHEDULE_AGE_MAX_MS;
   int64_t next_ms = failure->now_ms + jittered_wait_ms(failure->attempts, failure->random);
+  enum schedule_reason reason = SCHEDULE_WAIT;
   if (failure->retry_after_ms >= 0 && failure->now_ms < last_ms) {
     int64_t asked_ms = failure->now_ms + failure->retry_after_ms;
-    if (asked_ms > next_ms)
+    if (asked_ms > next_ms) {
       next_ms = asked_ms < last_ms ? asked_ms : last_ms;
+      reason = asked_ms < last_ms ? SCHEDULE_RETRY_AFTER : SCHEDULE_AGE_LIMIT;
+    }
   }
   if (next_ms > last_ms) {
     verdict.error = CALLBACK_ERROR_TOO_OLD;
@@ -85,6 +88,7 @@ struct schedule_verdict schedule_after_failure(const struct schedule_failure *fa
   }
   verdict.dead = false;
   verdict.next_ms = next_ms;
+  verdict.reason = reason;
   return verdict;
 }
 

@@ -45,10 +45,14 @@ struct schedule_failure {
   int64_t retry_after_ms; /* what the receiver asked for, from now; -1 for nothing */
 };
 
+/* Why the next attempt comes when it comes: the values of ringback.v1.NextAttemptReason. */
+enum schedule_reason { SCHEDULE_NONE, SCHEDULE_WAIT, SCHEDULE_RETRY_AFTER, SCHEDULE_AGE_LIMIT };
+
 struct schedule_verdict {
   bool dead;
   enum callback_error error; /* the failure's, or CALLBACK_ERROR_TOO_OLD when only age ended it */
   int64_t next_ms;           /* when to try again; only when not dead */
+  enum schedule_reason reason;
 };
 
 /* Waits of 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h, 12 h, 16 h, then 24 h each, ±20 %, until the delivery

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ringback/v1/callback.pb-c.h"
+#include "server/callback/schedule.h"
 #include "server/callback/signature.h"
 #include "server/callback/url.h"
 #include "server/services/convert.h"
@@ -17,6 +18,7 @@
 /* How often a waiting test looks at its delivery unasked, should a notification be lost. */
 #define TEST_LOOK_MS (2 * SECOND_MS)
 #define ANSWER_MARGIN_MS 250
+#define DELIVERY_ID_MAX 128
 
 struct callback_call {
   struct rpc_call *call;
@@ -244,11 +246,51 @@ static void send_test_wake(struct rpc_call *call, enum rpc_wake why) {
   /* A draining server answers with the delivery as it is: it goes on without this call. */
   if (why == RPC_WAKE_DRAIN)
     context->until_ms = 0;
-  store_get_delivery(services_store(call), context->name.bucket, context->name.queue, context->delivery_id, test_done,
-                     context);
+  store_get_delivery(services_store(call), context->name.bucket, context->delivery_id, test_done, context);
 }
 
-/* --- ListDeliveries --- */
+/* --- GetDelivery and ListDeliveries --- */
+
+static void get_done(void *data, const struct store_error *error, const struct store_deliveries *result) {
+  struct callback_call *context = data;
+  if (status_failed(context->call, error, context->what, NULL))
+    return;
+  Ringback__V1__GetDeliveryResponse response = RINGBACK__V1__GET_DELIVERY_RESPONSE__INIT;
+  response.delivery = convert_delivery(rpc_arena(context->call), context->name.bucket, &result->deliveries[0]);
+  rpc_reply(context->call, &response.base);
+}
+
+static void check_delivery_id(struct check *check, const struct field *field, const char *id) {
+  if (strncmp(id, "cb_", 3) != 0)
+    check_fail(check, field, "is \"%.64s\"; it must be a delivery's id, which begins with cb_", id);
+  check_ascii(check, field, id, DELIVERY_ID_MAX);
+}
+
+static void get_delivery(struct rpc_call *call, const ProtobufCMessage *message) {
+  const Ringback__V1__GetDeliveryRequest *request = (const Ringback__V1__GetDeliveryRequest *)message;
+  struct check check = {.arena = rpc_arena(call)};
+  struct callback_call *context = ARENA_NEW(check.arena, struct callback_call);
+  context->call = call;
+  context->name.bucket = check_bucket(&check, FIELD(NULL, "bucket"), request->bucket);
+  check_delivery_id(&check, FIELD(NULL, "id"), request->id);
+  if (status_refuse(call, &check))
+    return;
+  context->what = arena_printf(check.arena, "delivery %s", request->id);
+  store_get_delivery(services_store(call), context->name.bucket, request->id, get_done, context);
+}
+
+/* Classes by name; the store takes them as they are. */
+static void check_error_classes(struct check *check, char *const *classes, size_t count) {
+  check_count(check, FIELD(NULL, "error_classes"), count, 0, CALLBACK_ERROR_COUNT);
+  for (size_t i = 0; i < count && i < CALLBACK_ERROR_COUNT; i++) {
+    int known = 1;
+    while (known < CALLBACK_ERROR_COUNT && strcmp(callback_error_name((enum callback_error)known), classes[i]) != 0)
+      known++;
+    if (known == CALLBACK_ERROR_COUNT)
+      check_fail(check, FIELD_AT(NULL, "error_classes", i), "is \"%.64s\"; it must be a class such as timeout or dns",
+                 classes[i]);
+  }
+}
 
 static void list_done(void *data, const struct store_error *error, const struct store_deliveries *result) {
   struct callback_call *context = data;
@@ -282,10 +324,18 @@ static void list_deliveries(struct rpc_call *call, const ProtobufCMessage *messa
     check_job_id(&check, FIELD(NULL, "job_id"), request->job_id, &job);
     filter.job = &job;
   }
+  check_error_classes(&check, request->error_classes, request->n_error_classes);
+  filter.error_classes = (const char *const *)request->error_classes;
+  filter.error_class_count = request->n_error_classes;
+  filter.start_ms = check_time(&check, FIELD(NULL, "start_create_time"), request->start_create_time, 0);
+  filter.end_ms = check_time(&check, FIELD(NULL, "end_create_time"), request->end_create_time, 0);
   int64_t page_size =
       check_range_or(&check, FIELD(NULL, "page_size"), request->page_size, 1, PAGE_SIZE_MAX, PAGE_SIZE_DEFAULT);
   context->token_hash = hash_text(hash_text(HASH_START, "ListDeliveries"), request->queue);
   context->token_hash = hash_text(hash_number(context->token_hash, filter.states), request->job_id);
+  for (size_t i = 0; i < request->n_error_classes; i++)
+    context->token_hash = hash_text(context->token_hash, request->error_classes[i]);
+  context->token_hash = hash_number(hash_number(context->token_hash, filter.start_ms), filter.end_ms);
   const char *position = page_token_read(check.arena, context->token_hash, request->page_token);
   if (!position)
     check_fail(&check, FIELD(NULL, "page_token"), "is no next_page_token of this filter; leave it empty to begin anew");
@@ -301,6 +351,7 @@ static const struct rpc_method methods[] = {
     {.name = "DeleteCallbackRule", .start = delete_callback_rule},
     {.name = "SendTestCallback", .start = send_test_callback, .wake = send_test_wake},
     {.name = "ListDeliveries", .start = list_deliveries},
+    {.name = "GetDelivery", .start = get_delivery},
     {.name = NULL},
 };
 

@@ -171,6 +171,36 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
   return message;
 }
 
+/* A phase that took place took 1 us at least. */
+static Google__Protobuf__Duration *convert_microseconds(struct arena *arena, int64_t us) {
+  if (us <= 0)
+    return NULL;
+  Google__Protobuf__Duration *message = ARENA_NEW(arena, Google__Protobuf__Duration);
+  google__protobuf__duration__init(message);
+  message->seconds = us / 1000000;
+  message->nanos = (int32_t)(us % 1000000 * 1000);
+  return message;
+}
+
+static Ringback__V1__DeliveryAttempt *convert_attempt(struct arena *arena, const struct store_attempt *attempt) {
+  Ringback__V1__DeliveryAttempt *message = ARENA_NEW(arena, Ringback__V1__DeliveryAttempt);
+  ringback__v1__delivery_attempt__init(message);
+  message->number = attempt->number;
+  message->start_time = convert_time(arena, attempt->start_ms);
+  message->address = arena_strdup(arena, attempt->address);
+  message->http_status = attempt->http_status;
+  message->error_class = arena_strdup(arena, attempt->error_class);
+  message->error_message = arena_strdup(arena, attempt->error_message);
+  message->dns_duration = convert_microseconds(arena, attempt->dns_us);
+  message->connect_duration = convert_microseconds(arena, attempt->connect_us);
+  message->tls_duration = convert_microseconds(arena, attempt->tls_us);
+  message->first_byte_duration = convert_microseconds(arena, attempt->first_byte_us);
+  message->total_duration = convert_microseconds(arena, attempt->total_us);
+  message->next_attempt_time = convert_time(arena, attempt->next_ms);
+  message->next_attempt_reason = (Ringback__V1__NextAttemptReason)attempt->next_reason;
+  return message;
+}
+
 Ringback__V1__Delivery *convert_delivery(struct arena *arena, const char *bucket,
                                          const struct store_delivery *delivery) {
   Ringback__V1__Delivery *message = ARENA_NEW(arena, Ringback__V1__Delivery);
@@ -193,5 +223,8 @@ Ringback__V1__Delivery *convert_delivery(struct arena *arena, const char *bucket
     message->last_attempt_duration = convert_duration(arena, delivery->last_duration_ms);
   if (delivery->state == RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING)
     message->next_attempt_time = convert_time(arena, delivery->next_attempt_ms);
+  message->attempt_log = ARENA_ARRAY(arena, Ringback__V1__DeliveryAttempt *, delivery->log_count + 1);
+  for (size_t i = 0; i < delivery->log_count; i++)
+    message->attempt_log[message->n_attempt_log++] = convert_attempt(arena, &delivery->log[i]);
   return message;
 }

@@ -503,3 +503,91 @@ def test_no_answer_of_the_api_carries_a_secret(api, queue):
         with rejects("INVALID_ARGUMENT") as seen:
             api.callback.UpdateCallbackRule(rule=dict(queue=queue, secrets=[bad]), update_mask=dict(paths=["secrets"]))
         assert not bad or bad == "whsec_" or bad not in (seen.message or ""), "a secret is not repeated in an error"
+
+
+# --- what is known of a delivery ------------------------------------------------------------------------------------------------------------
+
+def get_delivery(api, queue, id_):
+    return api.callback.GetDelivery(bucket=bucket_of(queue), id=id_).delivery
+
+
+def microseconds(value):
+    return value.seconds * 1000000 + value.nanos // 1000
+
+
+def test_a_delivery_tells_of_every_attempt(api, queue, receiver):
+    receiver.answers = [500]
+    api.set_callback(queue, receiver.url())
+    job = run(api, queue)
+    receiver.wait(2, seconds=15)
+    listed, = eventually(lambda: deliveries(api, queue, states=["DELIVERY_STATE_DELIVERED"]))
+    assert not listed.attempt_log, "lists stay short"
+    found = get_delivery(api, queue, listed.id)
+    assert (found.job_id, found.queue, found.attempts) == (job, queue, 2)
+    first, second = found.attempt_log
+    assert (first.number, first.http_status, first.error_class, bool(first.error_message)) == (1, 500, "status_5xx", True)
+    assert (second.number, second.http_status, second.error_class, second.error_message) == (2, 200, "", "")
+    reasons = api.callback.messages.NextAttemptReason
+    assert first.next_attempt_reason == reasons.Value("NEXT_ATTEMPT_REASON_SCHEDULE") and not second.next_attempt_reason
+    assert 3 < first.next_attempt_time.ToDatetime().timestamp() - first.start_time.ToDatetime().timestamp() < 9
+    assert not second.HasField("next_attempt_time")
+    assert first.start_time.ToDatetime() < second.start_time.ToDatetime()
+    for attempt in (first, second):
+        assert attempt.address == "127.0.0.1"
+        assert not attempt.HasField("dns_duration"), "an address is not looked up"
+        assert not attempt.HasField("tls_duration")
+        assert 0 < microseconds(attempt.first_byte_duration) <= microseconds(attempt.total_duration) < 5000000
+    assert first.HasField("connect_duration")
+
+
+def test_the_reason_of_a_wait_is_told(api, queue, receiver):
+    reasons = api.callback.messages.NextAttemptReason
+    for seconds, reason in (("100", "RETRY_AFTER"), ("900000", "AGE_LIMIT")):
+        receiver.answers = [(429, {"Retry-After": seconds})]
+        api.set_callback(queue, receiver.url())
+        job = run(api, queue)
+        found, = eventually(lambda: [d for d in deliveries(api, queue, job_id=job) if d.attempts])
+        attempt, = get_delivery(api, queue, found.id).attempt_log
+        assert reasons.Name(attempt.next_attempt_reason) == "NEXT_ATTEMPT_REASON_" + reason
+        assert attempt.next_attempt_time == found.next_attempt_time
+
+
+def test_a_test_callback_answers_with_its_attempt(api, queue, receiver):
+    receiver.status = 404
+    api.callback.UpdateCallbackRule(rule=dict(queue=queue, url=receiver.url()), update_mask=dict(paths=["url"]))
+    delivery = api.callback.SendTestCallback(queue=queue).delivery
+    attempt, = delivery.attempt_log
+    assert (attempt.number, attempt.http_status, attempt.error_class) == (1, 404, "status_4xx")
+    assert attempt.HasField("total_duration") and not attempt.HasField("next_attempt_time")
+
+
+def test_a_delivery_of_another_bucket_or_none_is_not_found(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    run(api, queue)
+    found, = eventually(lambda: deliveries(api, queue))
+    with rejects("NOT_FOUND"):
+        api.callback.GetDelivery(bucket="buckets/another", id=found.id)
+    with rejects("NOT_FOUND"):
+        get_delivery(api, queue, "cb_" + NO_JOB + "_TaskFinish_0")
+    for bad in ("", "x", NO_JOB, "cb_" + "x" * 200):
+        with rejects("INVALID_ARGUMENT", "id"):
+            get_delivery(api, queue, bad)
+
+
+def test_deliveries_are_filtered_by_error_class_and_time(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    receiver.answers = [503, (429, {"Retry-After": "100"})]
+    first = run(api, queue)
+    eventually(lambda: [d for d in deliveries(api, queue, job_id=first) if d.attempts])
+    between = time.time()
+    second = run(api, queue)
+    eventually(lambda: [d for d in deliveries(api, queue, job_id=second) if d.attempts])
+
+    def jobs(**filters):
+        return [d.job_id for d in deliveries(api, queue, **filters)]
+
+    assert jobs(error_classes=["status_429"]) == [second] and jobs(error_classes=["status_5xx"]) == [first]
+    assert jobs(error_classes=["status_5xx", "status_429"]) == [second, first] and jobs(error_classes=["dns"]) == []
+    assert jobs(start_create_time=timestamp(between)) == [second] and jobs(end_create_time=timestamp(between)) == [first]
+    with rejects("INVALID_ARGUMENT", "error_classes[0]"):
+        jobs(error_classes=["status"])

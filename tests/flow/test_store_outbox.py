@@ -10,6 +10,7 @@ from test_store_model import LUA_MS_MAX, PARTITION, SEEDS, library, slowest_ms  
 PENDING, SENDING, DELIVERED, DEAD, SUPPRESSED = 1, 2, 3, 4, 5
 CONCURRENCY = 32
 OWN_URL, NO_CALLBACK = 2, 1
+ATTEMPT = ["127.0.0.1:80", 0, 100, 0, 900, 5000, 1]  # where to, microseconds of the phases, why there is a next one
 KEEP_MS, KEEP_MS_DELIVERIES = 1500, 3 * 86400 * 1000
 
 
@@ -146,7 +147,7 @@ class Outbox:
                 assert answer[0] == OK
                 delivery.frozen = True
             state, next_ = self.pick.choice([(DELIVERED, 0), (DELIVERED, 0), (PENDING, self.now + self.pick.choice([10, 900])), (DEAD, 0)])
-            answer = self.library.call("settle", delivery.id, delivery.token, state, 200, "", "", self.now, 5, next_)
+            answer = self.library.call("settle", delivery.id, delivery.token, state, 200, "", "", self.now, 5, next_, *ATTEMPT)
             assert answer[0] == OK
             delivery.attempts += 1
             if state == PENDING and ":" not in delivery.group and not self.rule["url"]:
@@ -159,9 +160,9 @@ class Outbox:
         stale = [delivery for delivery in self.deliveries.values() if delivery.token and delivery.state != SENDING and not delivery.trashed]
         for delivery in self.pick.sample(stale, min(len(stale), 2)):
             assert self.library.call("freeze", delivery.id, delivery.token, "u", "t", "", "b")[0] == PRECONDITION
-            answer = self.library.call("settle", delivery.id, delivery.token, PENDING, 500, "", "", self.now, 5, self.now)
+            answer = self.library.call("settle", delivery.id, delivery.token, PENDING, 500, "", "", self.now, 5, self.now, *ATTEMPT)
             assert answer[0] == PRECONDITION
-            answer = self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0)
+            answer = self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0, *ATTEMPT)
             assert answer[0] == OK
             if delivery.state != DELIVERED:
                 delivery.attempts += 1
@@ -197,7 +198,7 @@ class Outbox:
     def compare(self):
         found, position = {}, b""
         while True:
-            answer = self.library.call("delivery_list", "a", "q", 0, "", 100, position)
+            answer = self.library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, position)
             found |= {values[0].decode(): values for values in answer[2]}
             position = answer[1]
             if not position:
@@ -227,7 +228,7 @@ class Outbox:
             self.claim()
             for delivery in self.deliveries.values():
                 if delivery.state == SENDING:
-                    assert self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0)[0] == OK
+                    assert self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0, *ATTEMPT)[0] == OK
                     delivery.attempts += 1
                     delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
             self.library.advance(100)
@@ -255,7 +256,7 @@ def test_random_ends_claims_and_settlements(library, seed):  # noqa: F811
     assert all(not job[3] for job in outbox.jobs.values())
     library.advance(KEEP_MS_DELIVERIES + 1)
     outbox.sweep()
-    assert library.call("delivery_list", "a", "q", 0, "", 100, "")[2] == []
+    assert library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, "")[2] == []
     assert not list(library.redis.scan_iter(f"{PARTITION}d:*", count=10000))
 
     outbox.deliveries.clear()
@@ -266,7 +267,7 @@ def test_random_ends_claims_and_settlements(library, seed):  # noqa: F811
     assert library.call("queue_delete", "a", "q", 0)[0] == PRECONDITION or not outbox.deliveries
     library.call("queue_delete", "a", "q", 1)
     for delivery in outbox.deliveries.values():
-        assert library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", 0, 5, 0)[0] == NOT_FOUND
+        assert library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", 0, 5, 0, *ATTEMPT)[0] == NOT_FOUND
     library.advance(100000)
     while library.call("sweep")[1]:
         pass
@@ -292,7 +293,7 @@ def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F
     first = [delivery for delivery in outbox.deliveries.values() if delivery.state == SENDING]
     assert len(first) == CONCURRENCY
     for delivery in first:
-        assert library.call("settle", delivery.id, delivery.token, PENDING, 503, "http", "busy", library.now, 5, library.now + 60000)[0] == OK
+        assert library.call("settle", delivery.id, delivery.token, PENDING, 503, "http", "busy", library.now, 5, library.now + 60000, *ATTEMPT)[0] == OK
         delivery.attempts, delivery.state, delivery.next = 1, PENDING, library.now + 60000
     outbox.claim_all()
     assert sum(delivery.state == SENDING for delivery in outbox.deliveries.values()) == 60 - CONCURRENCY

@@ -457,6 +457,14 @@ def test_the_callback_commands(tool, api, bucket, q, listen):
                ["DELIVERY_STATE_DELIVERED"])
     assert "Delivered" in tool("callback", "deliveries", q, "--state", "delivered").out
     assert tool("callback", "deliveries", q, "--state", "dead", "--json").json["deliveries"] == []
+    assert tool("callback", "deliveries", q, "--error-class", "dns", "--json").json["deliveries"] == []
+    assert tool("callback", "deliveries", q, "--since", "2100-01-01T00:00:00Z", "--json").json["deliveries"] == []
+    delivery, = tool("callback", "deliveries", q, "--job", job, "--json").json["deliveries"]
+    shown = tool("callback", "show-delivery", delivery["id"]).out
+    assert re.search(r"Job +" + job, shown) and re.search(r"^ +1 .* 127\.0\.0\.1 +200 ", shown, re.M), shown
+    attempt, = tool("callback", "show-delivery", delivery["id"], "--json").json["delivery"]["attemptLog"]
+    assert attempt["number"] == 1 and attempt["totalDuration"]
+    tool("callback", "show-delivery", "cb_j" + "0" * 32 + "_TaskFinish_0", expect=NOT_FOUND)
     assert re.search(r"State +Off", tool("callback", "off", q).out)
     assert tool("callback", "show", q, "--json").json["rule"]["url"] == url
     tool("callback", "off", q, "--delete")
