@@ -1,7 +1,7 @@
 /* Memory that lives as long as one request: taken piece by piece, given back as a whole.
  *
- * Running out of memory ends the process (an operating system that overcommits gives no chance to do better), so nothing here
- * returns NULL. Sizes are limited by their callers.
+ * Running out of memory ends the process (an operating system that overcommits gives no chance to do better), so
+ * nothing here returns NULL. Sizes are limited by their callers.
  */
 #ifndef RINGBACK_SERVER_BASE_ARENA_H
 #define RINGBACK_SERVER_BASE_ARENA_H

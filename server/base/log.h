@@ -27,7 +27,8 @@ static inline struct log_field log_number(const char *name, int64_t number) {
 /* Before any thread starts. Default: LOG_INFO, readable. */
 void log_configure(enum log_level least, bool json);
 bool log_wants(enum log_level level);
-/* Fields end with one that has no name. Lines are cut at 4 KiB; control characters and bad UTF-8 in texts are escaped. */
+/* Fields end with one that has no name. Lines are cut at 4 KiB; control characters and bad UTF-8 in texts are escaped.
+ */
 void log_write(enum log_level level, const char *event, const struct log_field *fields);
 
 /* Every use gives at least one field. */

@@ -9,13 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The length of the character that the data begins with, 1 to 4, and its code point; 0 when it is no UTF-8 or length is 0. */
+/* The length of the character that the data begins with, 1 to 4, and its code point; 0 when it is no UTF-8 or length is
+ * 0. */
 size_t text_decode(const void *data, size_t length, uint32_t *code_point);
 
 bool text_is_utf8(const void *data, size_t length);
 
-/* UTF-8 of characters that XML 1.0 can carry (https://www.w3.org/TR/xml/#charsets): tab, line feed, carriage return, and
- * everything from U+0020 on but U+FFFE and U+FFFF. */
+/* UTF-8 of characters that XML 1.0 can carry (https://www.w3.org/TR/xml/#charsets): tab, line feed, carriage return,
+ * and everything from U+0020 on but U+FFFE and U+FFFF. */
 bool text_is_xml(const void *data, size_t length);
 bool text_is_xml_char(uint32_t code_point);
 
