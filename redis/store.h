@@ -370,6 +370,9 @@ void store_get_rule(struct store *store, const char *bucket, const char *queue, 
 /* etag "": whatever it is. STORE_PRECONDITION: on without an URL. */
 void store_update_rule(struct store *store, const char *bucket, const char *queue, const char *etag, unsigned mask,
                        const struct store_rule *rule, store_rule_done *done, void *context);
+/* Makes `secret` the newest; the others sign for overlap_ms more. */
+void store_rotate_secret(struct store *store, const char *bucket, const char *queue, const char *secret,
+                         int64_t overlap_ms, store_rule_done *done, void *context);
 void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,
                        void *context);
 
@@ -430,6 +433,13 @@ struct store_delivery_filter {
 void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
                            size_t count, const char *position, store_deliveries_done *done, void *context);
 
+/* Puts deliveries back to be sent at once: those of the ids, one item each, or the dead ones of a queue (filter: queue,
+ * classes and times), in steps from position to next_position. */
+void store_redeliver(struct store *store, const char *bucket, const char *const *ids, size_t count,
+                     store_items_done *done, void *context);
+void store_redeliver_dead(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
+                          const char *position, store_items_done *done, void *context);
+
 /* --- the dispatcher's side of the outbox --- */
 
 /* A delivery claimed for one attempt. Settle it before claim_expire_ms. */
@@ -440,10 +450,10 @@ struct store_claim {
   int64_t claim_token;
   int64_t claim_expire_ms;
   int event;
-  bool test;    /* made by store_test_callback: tried once, job is empty */
-  int attempts; /* made before this one */
-  int64_t create_ms;
-  int64_t sequence; /* of the rule */
+  bool test;         /* made by store_test_callback: tried once, job is empty */
+  int attempts;      /* made before this one, since it was last put back */
+  int64_t create_ms; /* or when it was last put back */
+  int64_t sequence;  /* of the rule */
   const char *bucket;
   const char *url;            /* the rule's, or the job's own */
   bool own_url;               /* the job's own: no secrets */

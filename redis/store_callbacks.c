@@ -79,6 +79,14 @@ void store_update_rule(struct store *store, const char *bucket, const char *queu
   call_send(store, call);
 }
 
+void store_rotate_secret(struct store *store, const char *bucket, const char *queue, const char *secret,
+                         int64_t overlap_ms, store_rule_done *done, void *context) {
+  struct store_call *call = queue_call(store, "rule_rotate", bucket, queue, answer_rule, (void (*)(void))done, context);
+  call_add_text(call, secret);
+  call_add_number(call, overlap_ms);
+  call_send(store, call);
+}
+
 void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,
                        void *context) {
   call_send(store, queue_call(store, "rule_delete", bucket, queue, answer_rule, (void (*)(void))done, context));
@@ -161,6 +169,15 @@ void store_get_delivery(struct store *store, const char *bucket, const char *id,
   call_send(store, call);
 }
 
+static void add_classes_and_times(struct store_call *call, const struct store_delivery_filter *filter) {
+  const char *classes = "";
+  for (size_t i = 0; i < filter->error_class_count; i++)
+    classes = arena_printf(call->arena, "%s%s ", i ? classes : " ", filter->error_classes[i]);
+  call_add_text(call, classes);
+  call_add_number(call, filter->start_ms);
+  call_add_number(call, filter->end_ms);
+}
+
 void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
                            size_t count, const char *position, store_deliveries_done *done, void *context) {
   struct store_call *call =
@@ -170,15 +187,31 @@ void store_list_deliveries(struct store *store, const char *bucket, const struct
     call_add_id(call, filter->job);
   else
     call_add_text(call, "");
-  const char *classes = "";
-  for (size_t i = 0; i < filter->error_class_count; i++)
-    classes = arena_printf(call->arena, "%s%s ", i ? classes : " ", filter->error_classes[i]);
-  call_add_text(call, classes);
-  call_add_number(call, filter->start_ms);
-  call_add_number(call, filter->end_ms);
+  add_classes_and_times(call, filter);
   call_add_number(call, (int64_t)count);
   call_add_text(call, position);
   call->items = 100;
+  call_send(store, call);
+}
+
+void store_redeliver(struct store *store, const char *bucket, const char *const *ids, size_t count,
+                     store_items_done *done, void *context) {
+  struct store_call *call =
+      call_create(store, "redeliver", id_partition(bucket), answer_items, (void (*)(void))done, context);
+  call_add_text(call, bucket);
+  for (size_t i = 0; i < count; i++)
+    call_add_text(call, ids[i]);
+  call->items = count;
+  call_send(store, call);
+}
+
+void store_redeliver_dead(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
+                          const char *position, store_items_done *done, void *context) {
+  struct store_call *call =
+      queue_call(store, "redeliver_dead", bucket, filter->queue, answer_items, (void (*)(void))done, context);
+  add_classes_and_times(call, filter);
+  call_add_text(call, position);
+  call->items = 250;
   call_send(store, call);
 }
 

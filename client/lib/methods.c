@@ -50,6 +50,8 @@ static const struct {
     {"/ringback.v1.CallbackService/SendTestCallback", METHOD_REPEAT_NEVER, false},
     {"/ringback.v1.CallbackService/ListDeliveries", METHOD_REPEAT_ALWAYS, false},
     {"/ringback.v1.CallbackService/GetDelivery", METHOD_REPEAT_ALWAYS, false},
+    {"/ringback.v1.CallbackService/RedeliverCallbacks", METHOD_REPEAT_NEVER, false},
+    {"/ringback.v1.CallbackService/RotateSigningSecret", METHOD_REPEAT_NEVER, false},
     {"/grpc.health.v1.Health/Check", METHOD_REPEAT_ALWAYS, false},
     {"/grpc.health.v1.Health/Watch", METHOD_REPEAT_NEVER, true},
 };

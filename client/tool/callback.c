@@ -14,12 +14,11 @@
 #define STATES_MAX 8
 #define PHASE_SIZE 32
 
-static const char *const error_classes[] = {
+const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1] = {
     "dns",     "connect_refused", "connect_timeout",    "tls",        "reset",
     "timeout", "status_4xx",      "status_429",         "status_5xx", "redirect",
     "gone",    "blocked_address", "response_too_large", "cancelled",  "too_old",
     NULL};
-#define ERROR_CLASSES_MAX (sizeof error_classes / sizeof error_classes[0] - 1)
 
 static const char *const delivery_states[] = {"pending", "sending", "delivered", "dead", "suppressed", NULL};
 
@@ -41,6 +40,14 @@ const struct option_row callback_set_options[] = {
     {.name = NULL},
 };
 
+const struct option_row callback_rotate_options[] = {
+    {.name = "overlap",
+     .kind = OPTION_DURATION,
+     .value = "DURATION",
+     .help = "how long the old secrets go on to sign (24h)"},
+    {.name = NULL},
+};
+
 const struct option_row callback_off_options[] = {
     {.name = "delete", .kind = OPTION_FLAG, .help = "forget the URL and secrets too, and drop what waits"},
     {.name = NULL},
@@ -58,7 +65,7 @@ const struct option_row callback_deliveries_options[] = {
      .repeatable = true,
      .value = "CLASS",
      .help = "only those whose last attempt failed so",
-     .choices = error_classes},
+     .choices = callback_error_classes},
     {.name = "job", .kind = OPTION_TEXT, .value = "ID", .help = "only this job's"},
     {.name = "since", .kind = OPTION_TIME, .value = "TIME", .help = "created at this time or later"},
     {.name = "until", .kind = OPTION_TIME, .value = "TIME", .help = "created before this time"},
@@ -154,6 +161,27 @@ int command_callback_show(struct tool *tool, int argc, char **argv) {
   if (response == NULL)
     return status;
   show_rule(tool, &response->base, response->rule);
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+int command_callback_rotate(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__RotateSigningSecretRequest request = RINGBACK__V1__ROTATE_SIGNING_SECRET_REQUEST__INIT;
+  Google__Protobuf__Duration overlap;
+  request.queue = tool_queue_name(tool, argv[0]);
+  if (request.queue == NULL)
+    return TOOL_USAGE;
+  request.overlap = message_duration(tool, "overlap", &overlap);
+  int status = TOOL_OK;
+  Ringback__V1__RotateSigningSecretResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/RotateSigningSecret", &request.base, &status);
+  if (response == NULL)
+    return status;
+  if (tool->json)
+    tool_print_json(&response->base);
+  else
+    printf("%s\n", response->secret);
   ringback_free(&response->base);
   return TOOL_OK;
 }
@@ -288,6 +316,14 @@ static void list_add(struct tool *tool, struct table *table, const Ringback__V1_
             message_show_age(delivery->create_time), message_show_time(delivery->next_attempt_time), delivery->url);
 }
 
+size_t callback_given_error_classes(const struct tool *tool, char *classes[CALLBACK_ERROR_CLASSES_MAX]) {
+  size_t count = 0, position = 0;
+  for (const char *class;
+       count < CALLBACK_ERROR_CLASSES_MAX && (class = tool_next_text(tool, "error-class", &position)) != NULL;)
+    classes[count++] = (char *)class;
+  return count;
+}
+
 static int delivery_state_number(const char *text) {
   for (int i = 0; delivery_states[i] != NULL; i++)
     if (strcmp(delivery_states[i], text) == 0)
@@ -300,19 +336,17 @@ int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__ListDeliveriesRequest request = RINGBACK__V1__LIST_DELIVERIES_REQUEST__INIT;
   Ringback__V1__DeliveryState states[STATES_MAX];
-  size_t position = 0, class_position = 0;
+  size_t position = 0;
   request.queue = tool_queue_name(tool, argv[0]);
   if (request.queue == NULL)
     return TOOL_USAGE;
   request.job_id = (char *)tool_text(tool, "job", "");
-  char *classes[ERROR_CLASSES_MAX];
+  char *classes[CALLBACK_ERROR_CLASSES_MAX];
   Google__Protobuf__Timestamp since, until;
   request.error_classes = classes;
   request.start_create_time = message_time(tool, "since", &since);
   request.end_create_time = message_time(tool, "until", &until);
-  for (const char *class; request.n_error_classes < ERROR_CLASSES_MAX &&
-                          (class = tool_next_text(tool, "error-class", &class_position)) != NULL;)
-    classes[request.n_error_classes++] = (char *)class;
+  request.n_error_classes = callback_given_error_classes(tool, classes);
   request.states = states;
   for (const char *state; (state = tool_next_text(tool, "state", &position)) != NULL && request.n_states < STATES_MAX;)
     states[request.n_states++] = (Ringback__V1__DeliveryState)delivery_state_number(state);

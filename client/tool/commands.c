@@ -85,6 +85,13 @@ static const struct command_row commands[] = {
     {"callback show-delivery", "ID", 1, 1,
      "Shows a delivery with its attempts: when, where to, how long, what came of it", NULL, NULL,
      command_callback_show_delivery},
+    {"callback redeliver", "[ID...]", 0, -1, "Sends callbacks again, by id or all dead ones of a queue",
+     "With ids also those that were delivered, or that wait for their next attempt. A receiver sees the same "
+     "webhook-id.",
+     callback_redeliver_options, command_callback_redeliver},
+    {"callback rotate-secret", "QUEUE", 1, 1, "Makes a new signing secret and prints it, this once",
+     "The old ones sign along for --overlap, so that the receiver can be changed meanwhile.", callback_rotate_options,
+     command_callback_rotate},
     {"worker", "", 0, 0, "Runs a command for each job of a queue", worker_description, worker_options, command_worker},
     {"listen", "", 0, 0, "Receives callbacks and prints them",
      "With --secret each signature is checked (Standard Webhooks, five minutes of tolerance), and callbacks without a "

@@ -63,6 +63,7 @@ local DELIVERIES_KEPT = 10000   -- ended deliveries of a queue
 local DELIVERIES_KEPT_MS = 3 * 86400 * 1000
 local GROUP_CONCURRENCY = 32    -- attempts under way at one endpoint
 local ATTEMPTS_KEPT = 20        -- in a delivery's log
+local SECRETS_MAX = 5           -- of a rule
 local GROUPS_MAX = 64           -- outbox groups that one claim looks at
 local TURN_MAX = 8              -- deliveries that a group gets in its turn
 
@@ -166,8 +167,9 @@ end
 -- A delivery: s state, q queue's number, j job (raw id, '' for a test), e event, a attempts, c created, nx next attempt, tk claim token,
 -- hs http status, t 1 for a test, sq sequence, la last attempt, ld its duration, g group, ec error class, em error message, u url, ct content
 -- type ('' until the body is rendered), tp traceparent, b body, l its last attempts: number, start, address, status, class, message,
--- microseconds of DNS, connect, TLS, first byte and total, next attempt and why.
-local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l'}
+-- microseconds of DNS, connect, TLS, first byte and total, next attempt and why; rs when it was last put back to be sent again (0: never), ra
+-- its attempts until then.
+local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra'}
 
 local function delivery_encode(D)
   local values = {}
@@ -178,7 +180,7 @@ end
 local function delivery_decode(bytes)
   local values, D = cmsgpack.unpack(bytes), {}
   for k = 1, #DELIVERY do D[DELIVERY[k]] = values[k] end
-  D.l = D.l or {}
+  D.l, D.rs, D.ra = D.l or {}, D.rs or 0, D.ra or 0
   return D
 end
 

@@ -38,7 +38,7 @@ local function add_delivery(T, Q, delivery_name, id, group, state, test)
   rule.sequence = rule.sequence + 1
   rule.counted = true
   save_delivery(T, delivery_name, {s = state, q = Q.number, j = id, e = 1, a = 0, c = T.ms, nx = state == PENDING and T.ms or 0, tk = 0,
-    hs = 0, t = test and 1 or 0, sq = rule.sequence, la = 0, ld = 0, g = group, ec = '', em = '', u = '', ct = '', tp = '', b = '', l = {}})
+    hs = 0, t = test and 1 or 0, sq = rule.sequence, la = 0, ld = 0, g = group, ec = '', em = '', u = '', ct = '', tp = '', b = '', l = {}, rs = 0, ra = 0})
   add_to(T, T.p .. 'dl:' .. Q.number, rule.sequence, delivery_name)
   if state == PENDING then
     count_open(Q, 1)

@@ -6,11 +6,31 @@
 
 local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0'}
 
+-- Secrets are kept one a line, newest first, each with a blank and the time when it ceases to sign if it was rotated out. Those that sign
+-- now: as a list of such lines, and as the text of them without times.
+local function valid_secrets(T, text)
+  local lines, secrets = {}, {}
+  for line in text:gmatch('[^\n]+') do
+    local secret, ceases = line:match('^(%S+) ?(%d*)$')
+    if ceases == '' or tonumber(ceases) > T.ms then
+      lines[#lines + 1] = line
+      secrets[#secrets + 1] = secret
+    end
+  end
+  return lines, table.concat(secrets, '\n')
+end
+
 -- A rule as decode_rule of store_callbacks.c reads it: on, url, events, timeout, etag, update time, secrets.
 local function rule_values(T, Q)
   local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se')
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
-    tonumber(h[6] or 0), h[7] or ''}
+    tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or '')))}
+end
+
+local function rule_changed(T, Q)
+  call('HSET', T.p .. 'rule:' .. Q.number, 'ut', num(T.ms))
+  call('HINCRBY', T.p .. 'rule:' .. Q.number, 'en', 1)
+  T.rules[Q.number] = nil
 end
 
 -- bucket, queue -> the rule.
@@ -31,10 +51,23 @@ register('rule_update', {}, function(T, A, i, n)
   for k = 4, n, 2 do after[A[i + k]] = A[i + k + 1] end
   if after.on == '1' and after.url == '' then return {PRECONDITION, 'a rule without an URL cannot be switched on'} end
   for field, value in pairs(after) do call('HSET', key, field, value) end
-  call('HSET', key, 'ut', num(T.ms))
-  call('HINCRBY', key, 'en', 1)
-  T.rules[Q.number] = nil
+  rule_changed(T, Q)
   if after.on == '1' and call('EXISTS', T.p .. 'outbox:' .. Q.number) == 1 then make_due(T, num(Q.number), T.ms) end
+  return rule_values(T, Q)
+end)
+
+-- bucket, queue, new secret, overlap_ms -> the rule.
+register('rule_rotate', {}, function(T, A, i)
+  local Q = queue_named(T, A[i + 1], A[i + 2])
+  if not Q then return NO_QUEUE end
+  local key, ceases = T.p .. 'rule:' .. Q.number, T.ms + tonumber(A[i + 4])
+  local kept = {A[i + 3]}
+  for k, line in ipairs((valid_secrets(T, call('HGET', key, 'se') or ''))) do
+    local secret, known = line:match('^(%S+) ?(%d*)$')
+    if k < SECRETS_MAX and ceases > T.ms then kept[k + 1] = secret .. ' ' .. num(min(tonumber(known) or ceases, ceases)) end
+  end
+  call('HSET', key, 'se', table.concat(kept, '\n'))
+  rule_changed(T, Q)
   return rule_values(T, Q)
 end)
 
@@ -113,6 +146,75 @@ register('delivery_list', {'no-writes'}, function(T, A, i)
   return {0, position, found}
 end)
 
+-- Whether a delivery that has no body yet can still be rendered as it would have been.
+local function can_render(T, id, D)
+  local R = record(T, D.j)
+  return R ~= nil and R.st >= SUCCESS and R.st ~= PAUSE and delivery_id(D.j, R.run) == id
+end
+
+-- Puts a delivery back to be sent at once. Returns what stands against it.
+local function redeliver(T, Q, id, D)
+  if D.t == 1 then return 'it was a test' end
+  if D.s == SENDING then return 'an attempt is under way' end
+  if D.s == SUPPRESSED then return 'it is suppressed: the rule was off when the job ended' end
+  if not D.g:find(':', 1, true) and rule_of(T, Q).url == '' then return 'the rule has no URL' end
+  if D.ct == '' and not can_render(T, id, D) then return 'its body was never rendered and its job is gone or has been retried' end
+  if D.s ~= PENDING then
+    count_open(Q, 1)
+    remove_from(T, T.p .. 'dended:' .. Q.number, id)
+  end
+  D.s, D.nx, D.rs, D.ra = PENDING, T.ms, T.ms, D.a
+  save_delivery(T, id, D)
+  add_to(T, T.p .. 'outbox:' .. D.g, T.ms, id)
+  make_due(T, D.g, T.ms)
+end
+
+-- bucket, ids -> how many were put back, '', code, reason and 0 of each.
+register('redeliver', {}, function(T, A, i, n)
+  local answer, count = {0, 0, ''}, 0
+  for k = 2, n do
+    local id = A[i + k]
+    local D = delivery(T, id)
+    local Q = D and queue(T, D.q)
+    local code, reason = 0, ''
+    if not Q or Q.bucket ~= A[i + 1] then
+      code, reason = NOT_FOUND, 'there is no such delivery'
+    else
+      reason = redeliver(T, Q, id, D) or ''
+      if reason ~= '' then code = PRECONDITION else count = count + 1 end
+    end
+    answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = code, reason, 0
+  end
+  answer[2] = count
+  return answer
+end, 2, 1)
+
+-- bucket, queue, error classes, created from and before, position -> how many dead ones were put back, next position.
+register('redeliver_dead', {}, function(T, A, i)
+  local Q = queue_named(T, A[i + 1], A[i + 2])
+  if not Q then return NO_QUEUE end
+  local classes, from, before, position = A[i + 3], tonumber(A[i + 4]), tonumber(A[i + 5]), A[i + 6]
+  local count, examined = 0, 0
+  while examined < EXAMINED_MAX do
+    local ids = call('ZREVRANGEBYSCORE', T.p .. 'dl:' .. Q.number, position == '' and '+inf' or '(' .. position, '-inf', 'LIMIT', 0, SLICE)
+    fetch_deliveries(T, ids)
+    for _, id in ipairs(ids) do
+      local D = delivery(T, id)
+      if D then
+        position = num(D.sq)
+        if D.s == DEAD and D.c >= from and (before == 0 or D.c < before) and
+            (classes == '' or classes:find(' ' .. D.ec .. ' ', 1, true)) and not redeliver(T, Q, id, D) then
+          count = count + 1
+          if count >= CHANGED_MAX then return {0, count, position} end
+        end
+      end
+    end
+    if #ids < SLICE then return {0, count, ''} end
+    examined = examined + #ids
+  end
+  return {0, count, position}
+end)
+
 -- Takes a delivery of a group for one attempt. Returns what decode_claim of store_callbacks.c reads.
 local function take(T, Q, group, id, grace)
   local D = delivery(T, id)
@@ -134,7 +236,8 @@ local function take(T, Q, group, id, grace)
     local R = record(T, D.j)
     if R then add_job(T, job, Q, D.j, R) end
   end
-  return {id, group, D.tk, expiry, D.e, D.t, D.a, D.c, D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, own and '' or rule.secrets,
+  local secrets = own and '' or select(2, valid_secrets(T, rule.secrets))
+  return {id, group, D.tk, expiry, D.e, D.t, D.a - D.ra, max(D.rs, D.c), D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, secrets,
     timeout, D.ct, D.b, D.tp, job}
 end
 

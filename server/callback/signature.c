@@ -92,3 +92,8 @@ bool signature_write(const char *const *secrets, size_t secret_count, const char
   }
   return true;
 }
+
+void signature_secret_write(const uint8_t bytes[SIGNATURE_SECRET_BYTES], char secret[SIGNATURE_SECRET_SIZE]) {
+  memcpy(secret, "whsec_", 6);
+  EVP_EncodeBlock((unsigned char *)secret + 6, bytes, SIGNATURE_SECRET_BYTES);
+}

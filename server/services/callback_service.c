@@ -1,5 +1,7 @@
 /* CallbackService: what each RPC does is said in proto/ringback/v1/callback.proto. */
+#include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "ringback/v1/callback.pb-c.h"
 #include "server/callback/schedule.h"
@@ -19,6 +21,8 @@
 #define TEST_LOOK_MS (2 * SECOND_MS)
 #define ANSWER_MARGIN_MS 250
 #define DELIVERY_ID_MAX 128
+#define OVERLAP_MAX_MS (30 * DAY_MS)
+#define OVERLAP_DEFAULT_MS (24 * HOUR_MS)
 
 struct callback_call {
   struct rpc_call *call;
@@ -28,6 +32,10 @@ struct callback_call {
   const ProtobufCMessageDescriptor *response; /* of the RPCs that answer with a rule in their first field */
   /* ListDeliveries */
   uint64_t token_hash;
+  /* RotateSigningSecret */
+  char secret[SIGNATURE_SECRET_SIZE];
+  /* RedeliverCallbacks by id */
+  char *const *ids;
   /* SendTestCallback */
   const char *delivery_id;
   uint64_t wait_key;
@@ -171,6 +179,32 @@ static void update_callback_rule(struct rpc_call *call, const ProtobufCMessage *
                     context);
 }
 
+static void rotate_done(void *data, const struct store_error *error, const struct store_rule *rule) {
+  struct callback_call *context = data;
+  if (status_failed(context->call, error, context->what, NULL))
+    return;
+  Ringback__V1__RotateSigningSecretResponse response = RINGBACK__V1__ROTATE_SIGNING_SECRET_RESPONSE__INIT;
+  response.secret = context->secret;
+  response.rule = convert_rule(rpc_arena(context->call), context->queue_name, rule);
+  rpc_reply(context->call, &response.base);
+}
+
+static void rotate_signing_secret(struct rpc_call *call, const ProtobufCMessage *message) {
+  const Ringback__V1__RotateSigningSecretRequest *request = (const Ringback__V1__RotateSigningSecretRequest *)message;
+  struct check check = {.arena = rpc_arena(call)};
+  struct callback_call *context = begin(&check, call, FIELD(NULL, "queue"), request->queue);
+  int64_t overlap_ms =
+      check_duration(&check, FIELD(NULL, "overlap"), request->overlap, 0, OVERLAP_MAX_MS, OVERLAP_DEFAULT_MS);
+  if (status_refuse(call, &check))
+    return;
+  uint8_t bytes[SIGNATURE_SECRET_BYTES];
+  if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
+    abort();
+  signature_secret_write(bytes, context->secret);
+  store_rotate_secret(services_store(call), context->name.bucket, context->name.queue, context->secret, overlap_ms,
+                      rotate_done, context);
+}
+
 static void delete_done(void *data, const struct store_error *error, const struct store_rule *rule) {
   struct callback_call *context = data;
   (void)rule;
@@ -280,14 +314,14 @@ static void get_delivery(struct rpc_call *call, const ProtobufCMessage *message)
 }
 
 /* Classes by name; the store takes them as they are. */
-static void check_error_classes(struct check *check, char *const *classes, size_t count) {
-  check_count(check, FIELD(NULL, "error_classes"), count, 0, CALLBACK_ERROR_COUNT);
+static void check_error_classes(struct check *check, const struct field *parent, char *const *classes, size_t count) {
+  check_count(check, FIELD(parent, "error_classes"), count, 0, CALLBACK_ERROR_COUNT);
   for (size_t i = 0; i < count && i < CALLBACK_ERROR_COUNT; i++) {
     int known = 1;
     while (known < CALLBACK_ERROR_COUNT && strcmp(callback_error_name((enum callback_error)known), classes[i]) != 0)
       known++;
     if (known == CALLBACK_ERROR_COUNT)
-      check_fail(check, FIELD_AT(NULL, "error_classes", i), "is \"%.64s\"; it must be a class such as timeout or dns",
+      check_fail(check, FIELD_AT(parent, "error_classes", i), "is \"%.64s\"; it must be a class such as timeout or dns",
                  classes[i]);
   }
 }
@@ -324,7 +358,7 @@ static void list_deliveries(struct rpc_call *call, const ProtobufCMessage *messa
     check_job_id(&check, FIELD(NULL, "job_id"), request->job_id, &job);
     filter.job = &job;
   }
-  check_error_classes(&check, request->error_classes, request->n_error_classes);
+  check_error_classes(&check, NULL, request->error_classes, request->n_error_classes);
   filter.error_classes = (const char *const *)request->error_classes;
   filter.error_class_count = request->n_error_classes;
   filter.start_ms = check_time(&check, FIELD(NULL, "start_create_time"), request->start_create_time, 0);
@@ -345,6 +379,76 @@ static void list_deliveries(struct rpc_call *call, const ProtobufCMessage *messa
                         context);
 }
 
+/* --- RedeliverCallbacks --- */
+
+static void redeliver_done(void *data, const struct store_error *error, const struct store_items *result) {
+  struct callback_call *context = data;
+  struct arena *arena = rpc_arena(context->call);
+  if (status_failed(context->call, error, context->what, NULL))
+    return;
+  Ringback__V1__RedeliverCallbacksResponse response = RINGBACK__V1__REDELIVER_CALLBACKS_RESPONSE__INIT;
+  response.redelivered_count = (int32_t)result->changed;
+  response.results = ARENA_ARRAY(arena, Google__Rpc__Status *, result->count + 1);
+  for (size_t i = 0; context->ids && i < result->count; i++)
+    response.results[response.n_results++] = status_store(
+        arena, &result->items[i].error, arena_printf(arena, "delivery %s", context->ids[i]), context->ids[i]);
+  response.next_page_token = page_token_write(arena, context->token_hash, result->next_position);
+  rpc_reply(context->call, &response.base);
+}
+
+static void redeliver_by_filter(struct callback_call *context, struct check *check,
+                                const Ringback__V1__RedeliverCallbacksRequest *request) {
+  const Ringback__V1__RedeliveryFilter *read = request->filter;
+  const struct field *field = FIELD(NULL, "filter");
+  context->name = check_queue(check, FIELD(field, "queue"), read->queue);
+  if (!check->count && strcmp(context->name.bucket, request->bucket + strlen("buckets/")) != 0)
+    check_fail(check, FIELD(field, "queue"), "is \"%.256s\"; it must be a queue of %.128s", read->queue,
+               request->bucket);
+  check_error_classes(check, field, read->error_classes, read->n_error_classes);
+  struct store_delivery_filter filter = {
+      .queue = context->name.queue,
+      .error_classes = (const char *const *)read->error_classes,
+      .error_class_count = read->n_error_classes,
+      .start_ms = check_time(check, FIELD(field, "start_create_time"), read->start_create_time, 0),
+      .end_ms = check_time(check, FIELD(field, "end_create_time"), read->end_create_time, 0)};
+  uint64_t hash = hash_text(hash_text(HASH_START, "RedeliverCallbacks"), read->queue);
+  for (size_t i = 0; i < read->n_error_classes; i++)
+    hash = hash_text(hash, read->error_classes[i]);
+  context->token_hash = hash_number(hash_number(hash, filter.start_ms), filter.end_ms);
+  const char *position = page_token_read(check->arena, context->token_hash, request->page_token);
+  if (!position)
+    check_fail(check, FIELD(NULL, "page_token"), "is no next_page_token of this filter; leave it empty to begin anew");
+  if (status_refuse(context->call, check))
+    return;
+  context->what = arena_printf(check->arena, "queue %s", read->queue);
+  store_redeliver_dead(services_store(context->call), context->name.bucket, &filter, position, redeliver_done, context);
+}
+
+static void redeliver_callbacks(struct rpc_call *call, const ProtobufCMessage *message) {
+  const Ringback__V1__RedeliverCallbacksRequest *request = (const Ringback__V1__RedeliverCallbacksRequest *)message;
+  struct check check = {.arena = rpc_arena(call)};
+  struct callback_call *context = ARENA_NEW(check.arena, struct callback_call);
+  context->call = call;
+  context->name.bucket = check_bucket(&check, FIELD(NULL, "bucket"), request->bucket);
+  if (request->filter && request->n_ids)
+    check_fail(&check, FIELD(NULL, "filter"), "is given together with ids; give one of them");
+  if (request->filter) {
+    redeliver_by_filter(context, &check, request);
+    return;
+  }
+  check_count(&check, FIELD(NULL, "ids"), request->n_ids, 1, BATCH_MAX);
+  for (size_t i = 0; i < request->n_ids && i < BATCH_MAX; i++)
+    check_delivery_id(&check, FIELD_AT(NULL, "ids", i), request->ids[i]);
+  if (*request->page_token)
+    check_fail(&check, FIELD(NULL, "page_token"), "is given with ids; it goes with a filter only");
+  if (status_refuse(call, &check))
+    return;
+  context->what = arena_printf(check.arena, "bucket %s", request->bucket);
+  context->ids = request->ids;
+  store_redeliver(services_store(call), context->name.bucket, (const char *const *)request->ids, request->n_ids,
+                  redeliver_done, context);
+}
+
 static const struct rpc_method methods[] = {
     {.name = "GetCallbackRule", .start = get_callback_rule},
     {.name = "UpdateCallbackRule", .start = update_callback_rule},
@@ -352,6 +456,8 @@ static const struct rpc_method methods[] = {
     {.name = "SendTestCallback", .start = send_test_callback, .wake = send_test_wake},
     {.name = "ListDeliveries", .start = list_deliveries},
     {.name = "GetDelivery", .start = get_delivery},
+    {.name = "RedeliverCallbacks", .start = redeliver_callbacks},
+    {.name = "RotateSigningSecret", .start = rotate_signing_secret},
     {.name = NULL},
 };
 

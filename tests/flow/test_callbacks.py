@@ -591,3 +591,123 @@ def test_deliveries_are_filtered_by_error_class_and_time(api, queue, receiver):
     assert jobs(start_create_time=timestamp(between)) == [second] and jobs(end_create_time=timestamp(between)) == [first]
     with rejects("INVALID_ARGUMENT", "error_classes[0]"):
         jobs(error_classes=["status"])
+
+
+# --- sending again, and new secrets ---------------------------------------------------------------------------------------------------------
+
+def dead_delivery(api, queue, receiver, status=410):
+    receiver.answers = [status]
+    job = run(api, queue)
+    found, = eventually(lambda: deliveries(api, queue, job_id=job, states=["DELIVERY_STATE_DEAD"]))
+    return found
+
+
+def test_a_dead_callback_is_sent_again_with_the_same_id_and_bytes(api, queue, receiver):
+    api.set_callback(queue, receiver.url("/old"))
+    dead = dead_delivery(api, queue, receiver)
+    api.set_callback(queue, receiver.url("/new"))
+    answer = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[dead.id, "cb_none"])
+    assert answer.redelivered_count == 1 and [r.code for r in answer.results] == [0, 5] and answer.next_page_token == ""
+    first, second = receiver.wait(2)
+    assert (first.path, second.path) == ("/old", "/new") and first.body == second.body
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == dead.id
+    done, = eventually(lambda: deliveries(api, queue, states=["DELIVERY_STATE_DELIVERED"]))
+    assert done.attempts == 2 and [a.number for a in get_delivery(api, queue, done.id).attempt_log] == [1, 2]
+
+
+def test_a_delivered_callback_is_sent_again_by_id_and_a_waiting_one_at_once(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    run(api, queue)
+    done, = eventually(lambda: deliveries(api, queue, states=["DELIVERY_STATE_DELIVERED"]))
+    assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[done.id]).redelivered_count == 1
+    receiver.wait(2)
+    receiver.answers = [(429, {"Retry-After": "1000"})]
+    job = run(api, queue)
+    waiting, = eventually(lambda: [d for d in deliveries(api, queue, job_id=job) if d.attempts])
+    assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[waiting.id]).redelivered_count == 1
+    eventually(lambda: deliveries(api, queue, job_id=job, states=["DELIVERY_STATE_DELIVERED"]))
+
+
+def test_the_schedule_begins_anew_for_what_is_sent_again(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    dead = dead_delivery(api, queue, receiver)
+    receiver.answers = [500]
+    api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[dead.id])
+    found, = eventually(lambda: [d for d in deliveries(api, queue) if d.attempts == 2])
+    assert 2 < found.next_attempt_time.ToDatetime().timestamp() - found.last_attempt_time.ToDatetime().timestamp() < 9
+
+
+def test_all_dead_callbacks_of_a_queue_are_sent_again_in_bounded_steps(api, queue, receiver):
+    receiver.status = 410
+    api.set_callback(queue, receiver.url())
+    api.submit(queue, 300)
+    for _ in range(2):
+        leased = api.lease(queue, 150)
+        api.worker.FinishJobs(bucket=bucket_of(queue), jobs=[dict(lease=dict(job_id=l.job.id, fencing_token=l.fencing_token), success={})
+                                                             for l in leased])
+    receiver.wait(300, seconds=30)
+    eventually(lambda: not deliveries(api, queue, states=["DELIVERY_STATE_SENDING", "DELIVERY_STATE_PENDING"]))
+    receiver.status = 200
+    api.set_callback(queue, receiver.url())
+    filter_ = dict(queue=queue, error_classes=["gone"])
+    assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=dict(filter_, end_create_time=timestamp(1000))).redelivered_count == 0
+    assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=dict(queue=queue, error_classes=["dns"])).redelivered_count == 0
+    first = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=filter_)
+    assert first.redelivered_count == 250 and first.next_page_token
+    second = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=filter_, page_token=first.next_page_token)
+    assert second.redelivered_count == 50 and not second.next_page_token
+    receiver.wait(600, seconds=30)
+    eventually(lambda: not deliveries(api, queue, states=["DELIVERY_STATE_SENDING", "DELIVERY_STATE_PENDING", "DELIVERY_STATE_DEAD"]))
+    with rejects("INVALID_ARGUMENT", "page_token"):
+        api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=dict(queue=queue), page_token=first.next_page_token)
+
+
+def test_what_cannot_be_sent_again_says_why(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    api.callback.UpdateCallbackRule(rule=dict(queue=queue, state="CALLBACK_RULE_STATE_OFF"), update_mask=dict(paths=["state"]))
+    run(api, queue)
+    suppressed, = eventually(lambda: deliveries(api, queue))
+    test = api.callback.SendTestCallback(queue=queue).delivery
+    answer = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[suppressed.id, test.id])
+    assert [r.code for r in answer.results] == [9, 9] and "suppressed" in answer.results[0].message and "test" in answer.results[1].message
+    for bad, field in ((dict(), "ids"), (dict(ids=["x"]), "ids[0]"), (dict(ids=[test.id], filter=dict(queue=queue)), "filter"),
+                       (dict(filter=dict(queue="buckets/other/queues/q")), "filter.queue")):
+        with rejects("INVALID_ARGUMENT", field):
+            api.callback.RedeliverCallbacks(bucket=bucket_of(queue), **bad)
+
+
+def signers(request, secrets):
+    """Which of the secrets have signed, in the order of the header."""
+    signed = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + request.body
+    by_signature = {"v1," + base64.b64encode(hmac.new(base64.b64decode(s[6:]), signed, hashlib.sha256).digest()).decode(): s for s in secrets}
+    return [by_signature[signature] for signature in request.headers["webhook-signature"].split(" ")]
+
+
+def test_a_rotated_secret_signs_along_until_its_overlap_ends(api, queue, receiver):
+    old = "whsec_" + base64.b64encode(b"o" * 32).decode()
+    api.set_callback(queue, receiver.url(), secrets=[old])
+    answer = api.callback.RotateSigningSecret(queue=queue, overlap=duration(2))
+    new = answer.secret
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", new) and answer.rule.secret_count == 2 and not answer.rule.secrets
+    run(api, queue)
+    assert signers(receiver.wait(1)[0], [old, new]) == [new, old]
+    time.sleep(2.1)
+    assert api.callback.GetCallbackRule(queue=queue).rule.secret_count == 1
+    run(api, queue)
+    assert signers(receiver.wait(2)[1], [old, new]) == [new]
+    newest = api.callback.RotateSigningSecret(queue=queue, overlap=duration(0)).secret
+    assert newest != new
+    run(api, queue)
+    assert signers(receiver.wait(3)[2], [old, new, newest]) == [newest]
+
+
+def test_a_rule_has_five_secrets_at_most_however_often_it_rotates(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    secrets = [api.callback.RotateSigningSecret(queue=queue).secret for _ in range(7)]
+    assert len(set(secrets)) == 7 and api.callback.GetCallbackRule(queue=queue).rule.secret_count == 5
+    run(api, queue)
+    assert signers(receiver.wait(1)[0], secrets) == secrets[:1:-1]
+    with rejects("INVALID_ARGUMENT", "overlap"):
+        api.callback.RotateSigningSecret(queue=queue, overlap=duration(31 * 86400))
+    with rejects("NOT_FOUND"):
+        api.callback.RotateSigningSecret(queue=queue + "-none")

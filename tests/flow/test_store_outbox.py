@@ -23,7 +23,7 @@ def pack_job(flags, endpoint):
 class Delivery:
     def __init__(self, id_, group, state, now):
         self.id, self.group, self.state, self.next = id_, group, state, now if state == PENDING else 0
-        self.attempts = self.token = self.expiry = 0
+        self.attempts = self.before = self.token = self.expiry = 0
         self.frozen, self.trashed, self.ended = False, False, now if state == SUPPRESSED else 0
 
 
@@ -123,7 +123,7 @@ class Outbox:
         for values in answer[2]:
             delivery = self.deliveries[values[0].decode()]
             assert self.sendable(delivery), vars(delivery)
-            assert values[1].decode() == delivery.group and values[6] == delivery.attempts
+            assert values[1].decode() == delivery.group and values[6] == delivery.attempts - delivery.before
             assert values[2] not in self.tokens
             assert bool(values[14]) == delivery.frozen and (delivery.frozen or len(values[17]) == 7)
             delivery.state, delivery.token, delivery.expiry = SENDING, values[2], values[3]
@@ -168,6 +168,29 @@ class Outbox:
                 delivery.attempts += 1
                 delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
 
+    def redeliver(self):
+        """By id whatever may be, or the dead ones."""
+        known = [delivery for delivery in self.deliveries.values() if not delivery.trashed]
+        if self.pick.random() < 0.3:
+            answer = self.library.call("redeliver_dead", "a", "q", "", 0, 0, "")
+            chosen = [delivery for delivery in known if delivery.state == DEAD and self.may_redeliver(delivery)]
+            assert answer[0] == OK and answer[2] == b"" and answer[1] == len(chosen)
+        else:
+            picked = self.pick.sample(known, min(len(known), 5))
+            if not picked:
+                return
+            answer = self.library.call("redeliver", "a", *[delivery.id for delivery in picked])
+            chosen = [delivery for delivery in picked if self.may_redeliver(delivery)]
+            assert answer[3::3] == [OK if self.may_redeliver(delivery) else PRECONDITION for delivery in picked]
+        for delivery in chosen:
+            delivery.state, delivery.next, delivery.ended, delivery.before = PENDING, self.now, 0, delivery.attempts
+
+    def may_redeliver(self, delivery):
+        if delivery.state not in (PENDING, DELIVERED, DEAD) or (":" not in delivery.group and not self.rule["url"]):
+            return False
+        job, run = bytes.fromhex(delivery.id[4:36]), int(delivery.id.rsplit("_", 1)[1])
+        return delivery.frozen or (job in self.jobs and self.jobs[job][2] == run and bool(self.jobs[job][3]))
+
     def sweep(self):
         while self.library.call("sweep")[1]:
             pass
@@ -193,7 +216,7 @@ class Outbox:
         if self.pick.random() < 0.7:
             self.sweep()
 
-    OPERATIONS = [submit] * 4 + [end] * 5 + [retry, change_rule] + [claim] * 3 + [claim_all] + [settle] * 5 + [settle_stale] + [advance] * 4
+    OPERATIONS = [submit] * 4 + [end] * 5 + [retry, change_rule] + [claim] * 3 + [claim_all] + [settle] * 5 + [settle_stale, redeliver] + [advance] * 4
 
     def compare(self):
         found, position = {}, b""

@@ -105,7 +105,7 @@ def test_every_command_in_the_help_has_a_help_of_its_own(tool):
     commands = re.findall(r"^  ([a-z]+)( \.\.\.)?", tool("--help").out.split("Commands:")[1].split("Options")[0], re.M)
     assert len(commands) >= 9
     for name, group in commands:
-        names = re.findall(r"^  ([a-z]+)", tool(name, "--help").out.split("Commands:")[1], re.M) if group else [None]
+        names = re.findall(r"^  ([a-z-]+)", tool(name, "--help").out.split("Commands:")[1], re.M) if group else [None]
         for second in names:
             assert tool(*filter(None, (name, second)), "--help").out.startswith(f"Usage: ringback {name}")
 
@@ -465,14 +465,21 @@ def test_the_callback_commands(tool, api, bucket, q, listen):
     attempt, = tool("callback", "show-delivery", delivery["id"], "--json").json["delivery"]["attemptLog"]
     assert attempt["number"] == 1 and attempt["totalDuration"]
     tool("callback", "show-delivery", "cb_j" + "0" * 32 + "_TaskFinish_0", expect=NOT_FOUND)
+    assert "1 put back" in tool("callback", "redeliver", delivery["id"]).out
+    eventually(lambda: len(tool("callback", "show-delivery", delivery["id"], "--json").json["delivery"]["attemptLog"]) == 2)
+    assert tool("callback", "redeliver", "--queue", q, "--error-class", "gone", "--json").json["redeliveredCount"] == 0
+    tool("callback", "redeliver", "cb_j" + "0" * 32 + "_TaskFinish_0", expect=NOT_FOUND)
+    tool("callback", "redeliver", expect=USAGE)
+    secret = tool("callback", "rotate-secret", q, "--overlap", "1h").out.strip()
+    assert secret.startswith("whsec_") and re.search(r"Secrets +2", tool("callback", "show", q).out)
     assert re.search(r"State +Off", tool("callback", "off", q).out)
     assert tool("callback", "show", q, "--json").json["rule"]["url"] == url
     tool("callback", "off", q, "--delete")
     assert tool("callback", "show", q, "--json").json["rule"]["url"] == ""
     tool("callback", "show", "none", expect=NOT_FOUND)
     lines, status, _ = finish()
-    assert status == OK and [line["signature"] for line in lines] == ["valid", "valid"]
-    assert lines[1]["jobId"] == job and lines[1]["state"] == "Cancel" and "<JobId>" in lines[1]["body"]
+    assert status == OK and [line["signature"] for line in lines] == ["valid"] * 3
+    assert lines[1]["jobId"] == lines[2]["jobId"] == job and lines[1]["state"] == "Cancel" and "<JobId>" in lines[1]["body"]
 
 
 def post(url, body=b"<a/>", **headers):
