@@ -44,6 +44,7 @@ static const struct {
     {"/ringback.v1.WorkerService/RenewLeases", METHOD_REPEAT_ALWAYS, false},
     {"/ringback.v1.WorkerService/FinishJobs", METHOD_REPEAT_ALWAYS, false},
     {"/ringback.v1.WorkerService/ReleaseJobs", METHOD_REPEAT_ALWAYS, false},
+    {"/ringback.v1.WorkerService/Work", METHOD_REPEAT_NEVER, true},
     {"/ringback.v1.CallbackService/GetCallbackRule", METHOD_REPEAT_ALWAYS, false},
     {"/ringback.v1.CallbackService/UpdateCallbackRule", METHOD_REPEAT_WITHOUT_ETAG, false},
     {"/ringback.v1.CallbackService/DeleteCallbackRule", METHOD_REPEAT_ALWAYS, false},

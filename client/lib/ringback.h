@@ -142,6 +142,72 @@ enum ringback_stream_status ringback_stream_next(struct ringback_stream *stream,
 /* Cancels the stream if it goes on, and frees it; NULL does nothing. */
 void ringback_stream_close(struct ringback_stream *stream);
 
+/* --- working: jobs as they come, over one stream (WorkerService.Work) ---
+ *
+ *   static void on_job(void *context, struct ringback_work *work, const ProtobufCMessage *leased_job) {
+ *     const Ringback__V1__LeasedJob *leased = (const Ringback__V1__LeasedJob *)leased_job;
+ *     ... do it, here or in a thread of your own, and then fill a Ringback__V1__FinishedJob ...
+ *     ringback_work_finish(work, &finished.base);
+ *   }
+ *
+ *   struct ringback_work_options options = {.queues = queues, .queue_count = 1, .jobs_max = 8, .on_job = on_job};
+ *   struct ringback_work *work = ringback_work_create(client, &options, &error);
+ *   ringback_work_run(work, &error);
+ *   ringback_work_destroy(work);
+ *
+ * Leases are renewed, and streams that break are opened again, without the caller's doing; outcomes that were not
+ * answered are said again. Outcomes and new credit leave in one message with whatever else there is to say.
+ *
+ * Threads: ringback_work_run keeps the thread that calls it, and calls every callback on it, one at a time: a callback
+ * that takes long keeps leases from being renewed, so hand jobs that take long to other threads. Finishing, releasing,
+ * progress, draining and stopping may be called by any thread at any time between create and destroy, callbacks
+ * included. No lock is held while a callback runs. */
+struct ringback_work;
+
+struct ringback_work_options {
+  const char *const *queues; /* buckets/{bucket}/queues/{queue}, 1 to 100 of one bucket, the more important first */
+  size_t queue_count;
+  const char *worker; /* who works; may be NULL */
+  int64_t lease_ms;   /* 0: the job's or queue's */
+  size_t jobs_max;    /* in hand at once, 1 to 1,000; 0 means 1 */
+  int64_t jobs_total; /* drain by itself after so many; 0: no end */
+  bool keep_leases;   /* as WorkOpen says */
+  void *context;      /* handed to the callbacks */
+  /* A job, a Ringback__V1__LeasedJob that lives until the callback returns. Required. */
+  void (*on_job)(void *context, struct ringback_work *work, const ProtobufCMessage *leased_job);
+  /* The job is no longer ours: stop working on it and do not finish it. reason is a Ringback__V1__StopReason. Optional.
+   */
+  void (*on_stop)(void *context, struct ringback_work *work, const char *job_id, int64_t fencing_token, int reason);
+  /* What became of a finish (state is a Ringback__V1__JobState) or a release (state 0). After INVALID_ARGUMENT the job
+   * is still in hand, to be finished differently; otherwise it is done with. Optional. */
+  void (*on_result)(void *context, struct ringback_work *work, const char *job_id, int64_t fencing_token, int state,
+                    const struct ringback_error *error);
+  /* The stream has ended and is opened again in a while. Optional. */
+  void (*on_trouble)(void *context, struct ringback_work *work, const struct ringback_error *error);
+};
+
+/* Copies the options. NULL with *error filled (error may be NULL) where there is no queue or no on_job, or jobs_max is
+ * too large. The client must outlive it. */
+struct ringback_work *ringback_work_create(struct ringback_client *client, const struct ringback_work_options *options,
+                                           struct ringback_error *error);
+/* After ringback_work_run has returned; NULL does nothing. */
+void ringback_work_destroy(struct ringback_work *work);
+
+/* Works until it was drained and every job is done with, or stopped: true. False with *error filled when the service
+ * refuses the stream for a reason that will not pass, such as an unknown queue. To be called once. */
+bool ringback_work_run(struct ringback_work *work, struct ringback_error *error);
+
+/* Ends a job with a Ringback__V1__FinishedJob, which is copied. False when that lease is not in hand (any more). */
+bool ringback_work_finish(struct ringback_work *work, const ProtobufCMessage *finished_job);
+/* Gives a job back, its attempt uncounted. False as above. */
+bool ringback_work_release(struct ringback_work *work, const char *job_id, int64_t fencing_token);
+/* 0 to 100; told at most once a second. False as above. */
+bool ringback_work_progress(struct ringback_work *work, const char *job_id, int64_t fencing_token, int progress);
+/* Takes no more jobs; ringback_work_run returns when those in hand are done with. */
+void ringback_work_drain(struct ringback_work *work);
+/* Ends the stream now: the service gives back what is in hand. */
+void ringback_work_stop(struct ringback_work *work);
+
 /* A ProtobufCService for the stubs that protoc-c generates:
  *
  *   ProtobufCService *service = ringback_service(client, &ringback__v1__job_service__descriptor);

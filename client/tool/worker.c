@@ -2,8 +2,9 @@
  * `ringback worker`: leases jobs and runs a command for each. The contract with the command stands in the description
  * below, which is also its --help.
  *
- * Main starts a thread a slot and then takes signals and draws bars until every thread has ended. A slot asks for one
- * job at a time with a long poll, so that with N slots at most N jobs are leased and none waits in the worker.
+ * Main starts a thread a slot and then takes signals and draws bars until every thread has ended. Slots take their jobs
+ * from one stream that has as much credit as there are free slots; or, with --poll, each asks for one job at a time
+ * with a long poll. So with N slots at most N jobs are leased and none waits in the worker.
  */
 #include "client/tool/worker.h"
 #include <errno.h>
@@ -95,7 +96,8 @@ const struct option_row worker_options[] = {
      .low = 1,
      .high = 3600 * 1000},
     {.name = "count", .kind = OPTION_INTEGER, .value = "N", .help = "end after N jobs", .low = 1, .high = 1000000000},
-    {.name = "until-empty", .kind = OPTION_FLAG, .help = "end when no job can be leased"},
+    {.name = "poll", .kind = OPTION_FLAG, .help = "lease by single calls instead of over one stream"},
+    {.name = "until-empty", .kind = OPTION_FLAG, .help = "end when no job can be leased; implies --poll"},
     {.name = NULL},
 };
 
@@ -116,6 +118,9 @@ void worker_sleep_ms(struct worker *worker, int64_t duration_ms, enum worker_sta
 
 static void set_stage(struct worker *worker, enum worker_stage stage) {
   atomic_store(&worker->stage, stage);
+  if (worker->work != NULL) {
+    ringback_work_drain(worker->work);
+  }
   ringback_cancel(worker->lease_canceller);
 }
 
@@ -175,6 +180,19 @@ static void return_permit(struct worker *worker) {
   }
 }
 
+void worker_fail(struct worker *worker, const struct ringback_error *error) {
+  int expected = TOOL_OK;
+  if (atomic_compare_exchange_strong(&worker->exit_status, &expected, tool_exit_status(error->code))) {
+    worker_warn(worker, "%s", error->message);
+    for (size_t i = 0; i < error->violation_count; i++) {
+      worker_warn(worker, "  %s: %s", error->violations[i].field, error->violations[i].description);
+    }
+  }
+  int leasing = WORKER_LEASING;
+  atomic_compare_exchange_strong(&worker->stage, &leasing, WORKER_DRAINING);
+  ringback_cancel(worker->lease_canceller);
+}
+
 /* False when the worker cannot go on. */
 static bool survive(struct worker_slot *slot, const struct ringback_error *error, int64_t *wait_ms) {
   struct worker *worker = slot->worker;
@@ -182,14 +200,7 @@ static bool survive(struct worker_slot *slot, const struct ringback_error *error
     return true;
   }
   if (!may_pass(error->code)) {
-    int expected = TOOL_OK;
-    if (atomic_compare_exchange_strong(&worker->exit_status, &expected, tool_exit_status(error->code))) {
-      worker_warn(worker, "%s", error->message);
-      for (size_t i = 0; i < error->violation_count; i++) {
-        worker_warn(worker, "  %s: %s", error->violations[i].field, error->violations[i].description);
-      }
-    }
-    set_stage(worker, WORKER_DRAINING);
+    worker_fail(worker, error);
     return false;
   }
   if (slot == &worker->slots[0] && *wait_ms == 0) {
@@ -199,6 +210,19 @@ static bool survive(struct worker_slot *slot, const struct ringback_error *error
   int64_t asked_ms = error->retry_delay_ms > ERROR_RETRY_MS_MAX ? ERROR_RETRY_MS_MAX : error->retry_delay_ms;
   worker_sleep_ms(worker, asked_ms > *wait_ms ? asked_ms : *wait_ms, WORKER_DRAINING);
   return true;
+}
+
+static void *streamed_slot_thread(void *argument) {
+  struct worker_slot *slot = argument;
+  Ringback__V1__LeasedJob *leased;
+  while ((leased = worker_stream_take(slot)) != NULL) {
+    begin_job(slot, leased->job);
+    worker_run(slot, leased, worker_now_ms());
+    end_job(slot);
+    worker_stream_done(slot);
+  }
+  atomic_fetch_sub(&slot->worker->alive, 1);
+  return NULL;
 }
 
 static void *slot_thread(void *argument) {
@@ -266,11 +290,12 @@ static int take_queues(struct worker *worker) {
 }
 
 static void run_slots(struct worker *worker, const sigset_t *signals) {
+  void *(*thread)(void *) = worker->work != NULL ? streamed_slot_thread : slot_thread;
   atomic_store(&worker->alive, (int)worker->slot_count);
   size_t started = 0;
   for (; started < worker->slot_count; started++) {
     worker->slots[started].worker = worker;
-    if (pthread_create(&worker->slots[started].thread, NULL, slot_thread, &worker->slots[started]) != 0) {
+    if (pthread_create(&worker->slots[started].thread, NULL, thread, &worker->slots[started]) != 0) {
       tool_error("no thread for slot %zu", started);
       atomic_fetch_sub(&worker->alive, (int)(worker->slot_count - started));
       atomic_store(&worker->exit_status, TOOL_FAILED);
@@ -321,6 +346,8 @@ int command_worker(struct tool *tool, int argc, char **argv) {
   atomic_store(&worker->remaining, tool_number(tool, "count", 0));
   worker->slot_count = (size_t)tool_number(tool, "concurrency", 1);
   pthread_mutex_init(&worker->show_lock, NULL);
+  pthread_mutex_init(&worker->stream_lock, NULL);
+  pthread_cond_init(&worker->stream_changed, NULL);
 
   int status = take_queues(worker);
   if (status == TOOL_OK && worker->command == NULL) {
@@ -341,7 +368,14 @@ int command_worker(struct tool *tool, int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     worker->client = tool_client(tool);
     worker->lease_canceller = ringback_canceller_create();
-    run_slots(worker, &signals);
+    /* A stream does not tell that there is nothing to lease. */
+    bool poll = worker->until_empty || tool_given(tool, "poll");
+    if (poll || worker_stream_start(worker)) {
+      run_slots(worker, &signals);
+      worker_stream_end(worker);
+    } else {
+      atomic_store(&worker->exit_status, TOOL_FAILED);
+    }
     ringback_canceller_destroy(worker->lease_canceller);
     status = atomic_load(&worker->exit_status);
     if (!tool->json) {
@@ -349,6 +383,8 @@ int command_worker(struct tool *tool, int argc, char **argv) {
              (long long)atomic_load(&worker->failed), (long long)atomic_load(&worker->stopped));
     }
   }
+  pthread_cond_destroy(&worker->stream_changed);
+  pthread_mutex_destroy(&worker->stream_lock);
   pthread_mutex_destroy(&worker->show_lock);
   free(full_root);
   free(worker);

@@ -1,8 +1,9 @@
 /*
- * What the parts of `ringback worker` share: worker.c (the command, its threads, leasing), worker_run.c (one leased
+ * What the parts of `ringback worker` share: worker.c (the command, its threads, leasing by long polls),
+ * worker_stream.c (leasing, renewing and telling by the Work stream), worker_run.c (one leased
  * job: its command, renewals, report), worker_show.c (events and progress bars), worker_process.c (the process).
  *
- * Threads: main takes the signals and draws the bars; each slot is a thread that leases one job at a time and stays
+ * Threads: main takes the signals and draws the bars; each slot is a thread that takes one job at a time and stays
  * with it to its end, so a slot's fields are its thread's own but for those that main draws, which are under
  * `show_lock`.
  */
@@ -35,6 +36,12 @@ struct worker_slot {
   char job_id[40];
   char tag[65];
   int progress;
+  /* Under stream_lock. */
+  Ringback__V1__LeasedJob *leased; /* from the stream; NULL: none */
+  int stop_reason;                 /* Ringback__V1__StopReason; 0: goes on */
+  bool answered;                   /* its outcome or release has its result: */
+  int answer_state;
+  struct ringback_error answer;
 };
 
 struct worker {
@@ -57,6 +64,15 @@ struct worker {
   atomic_int alive;       /* slots whose thread goes on */
   atomic_int exit_status; /* of the first fatal error */
   atomic_llong succeeded, failed, stopped;
+  /* The stream; `work` is NULL with --poll. */
+  struct ringback_work *work;
+  pthread_t stream_thread;
+  bool troubled; /* the stream's thread's own: the last stream ended with an error */
+  pthread_mutex_t stream_lock;
+  pthread_cond_t stream_changed;
+  bool stream_ended;                                  /* under stream_lock; so the next two: */
+  Ringback__V1__LeasedJob *brought[WORKER_SLOTS_MAX]; /* not taken by a slot yet */
+  size_t brought_count;
   pthread_mutex_t show_lock;
   int bars_shown; /* under show_lock: lines of bars on the terminal now */
   size_t slot_count;
@@ -74,6 +90,23 @@ void worker_show_bars(struct worker *worker);
 void worker_clear_bars(struct worker *worker);
 /* An error or a remark, without tearing the bars. */
 void worker_warn(struct worker *worker, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Ends the worker with an error that will not pass. */
+void worker_fail(struct worker *worker, const struct ringback_error *error);
+
+/* worker_stream.c. False after saying why. */
+bool worker_stream_start(struct worker *worker);
+void worker_stream_end(struct worker *worker);
+/* The next job for the slot, until worker_stream_done; NULL when no more comes. */
+Ringback__V1__LeasedJob *worker_stream_take(struct worker_slot *slot);
+void worker_stream_done(struct worker_slot *slot);
+/* Ringback__V1__StopReason; 0: the job goes on. */
+int worker_stream_stop_reason(struct worker_slot *slot);
+/* Whether leases are renewed and results told by the stream. */
+bool worker_stream_goes_on(struct worker *worker);
+/* Waits for the result of what ringback_work_finish or ringback_work_release was told of the slot's job; false when it
+ * did not come. */
+bool worker_stream_answer(struct worker_slot *slot, int64_t timeout_ms, int *state, struct ringback_error *error);
 
 int64_t worker_now_ms(void); /* monotonic */
 void worker_sleep_ms(struct worker *worker, int64_t duration_ms, enum worker_stage until);

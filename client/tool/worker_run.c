@@ -47,7 +47,8 @@ struct run {
   int64_t renew_at_ms;
   int64_t renewed_at_ms;
   int told_progress;
-  bool warned; /* that renewing fails */
+  bool streamed; /* the stream renews the lease and says when to stop */
+  bool warned;   /* that renewing fails */
   enum run_end end;
   int64_t stop_at_ms; /* when SIGTERM was sent */
   bool killed;
@@ -234,6 +235,26 @@ static void renew(struct run *run) {
   ringback_free(&response->base);
 }
 
+static void tell_progress(struct run *run) {
+  run->renewed_at_ms = worker_now_ms();
+  run->told_progress = run->process.progress;
+  if (ringback_work_progress(run->worker->work, run->job->id, run->lease.fencing_token, run->told_progress)) {
+    worker_show_event(run->slot, run->job, "progress", json_pack("{si}", "progress", run->told_progress));
+  }
+}
+
+/* What the stream says of the lease; where there is none any more, the lease is ours to renew. */
+static void heed_stream(struct run *run, int64_t now_ms) {
+  int reason = worker_stream_stop_reason(run->slot);
+  if (reason != 0) {
+    run->end = end_of_reason((Ringback__V1__StopReason)reason);
+  } else if (!worker_stream_goes_on(run->worker)) {
+    run->streamed = false;
+    lease_extended(run, now_ms);
+    run->renew_at_ms = now_ms;
+  }
+}
+
 /* --- the command ----------------------------------------------------------------------------------------------------
  */
 
@@ -255,7 +276,9 @@ static void watch_command(struct run *run) {
     if (run->end == RUN_GOES_ON && atomic_load(&run->worker->stage) >= WORKER_RELEASING) {
       run->end = RUN_RELEASED;
     }
-    if (run->end == RUN_GOES_ON && now_ms >= run->lease_end_ms) {
+    if (run->end == RUN_GOES_ON && run->streamed) {
+      heed_stream(run, now_ms);
+    } else if (run->end == RUN_GOES_ON && now_ms >= run->lease_end_ms) {
       run->end = RUN_LEASE_LOST;
     }
     if (run->end != RUN_GOES_ON) {
@@ -264,7 +287,9 @@ static void watch_command(struct run *run) {
     }
     set_progress(run, run->process.progress);
     bool news = run->process.progress != run->told_progress && now_ms >= run->renewed_at_ms + PROGRESS_MS;
-    if (now_ms >= run->renew_at_ms || (news && !run->warned)) {
+    if (run->streamed && news) {
+      tell_progress(run);
+    } else if (!run->streamed && (now_ms >= run->renew_at_ms || (news && !run->warned))) {
       renew(run);
     }
   }
@@ -347,7 +372,9 @@ static void judge(struct process *process, struct outcome *outcome) {
   }
 }
 
-/* One FinishJobs. Returns the code of the call or of its item, with *state filled when it is OK and *error otherwise.
+/* One try to tell the outcome, over the stream or, where that gives no answer, by FinishJobs, which may well be the
+ * second to tell the same. Returns the code of the call or of its item, with *state filled when it is OK and *error
+ * otherwise.
  */
 static int finish_once(struct run *run, struct outcome *outcome, Ringback__V1__JobState *state,
                        struct ringback_error *error) {
@@ -372,6 +399,13 @@ static int finish_once(struct run *run, struct outcome *outcome, Ringback__V1__J
     }
     finished.outcome_case = RINGBACK__V1__FINISHED_JOB__OUTCOME_FAILURE;
     finished.failure = &failure;
+  }
+  if (worker_stream_goes_on(run->worker) && ringback_work_finish(run->worker->work, &finished.base)) {
+    int streamed_state;
+    if (worker_stream_answer(run->slot, CALL_MS_MAX, &streamed_state, error)) {
+      *state = (Ringback__V1__JobState)streamed_state;
+      return error->code;
+    }
   }
   request.bucket = run->worker->bucket;
   request.jobs = jobs;
@@ -442,19 +476,29 @@ static void finish(struct run *run) {
   }
 }
 
+static void released(struct run *run, const char *message) {
+  atomic_fetch_add(&run->worker->stopped, 1);
+  worker_show_event(run->slot, run->job, "released", message != NULL ? json_pack("{ss}", "message", message) : NULL);
+}
+
 static void release(struct run *run) {
+  struct ringback_error error;
+  int state;
+  if (worker_stream_goes_on(run->worker) &&
+      ringback_work_release(run->worker->work, run->lease.job_id, run->lease.fencing_token) &&
+      worker_stream_answer(run->slot, CALL_MS_MAX, &state, &error)) {
+    released(run, error.code != RINGBACK_OK ? error.message : NULL);
+    return;
+  }
   Ringback__V1__Lease *leases[] = {&run->lease};
   Ringback__V1__ReleaseJobsRequest request = RINGBACK__V1__RELEASE_JOBS_REQUEST__INIT;
   request.bucket = run->worker->bucket;
   request.leases = leases;
   request.n_leases = 1;
   struct ringback_call_options options = {.timeout_ms = CALL_MS_MAX};
-  struct ringback_error error;
   Ringback__V1__ReleaseJobsResponse *response =
       ringback_call(run->worker->client, "/ringback.v1.WorkerService/ReleaseJobs", &request.base, &options, &error);
-  atomic_fetch_add(&run->worker->stopped, 1);
-  worker_show_event(run->slot, run->job, "released",
-                    response == NULL ? json_pack("{ss}", "message", error.message) : NULL);
+  released(run, response == NULL ? error.message : NULL);
   ringback_free((ProtobufCMessage *)response);
 }
 
@@ -491,6 +535,7 @@ void worker_run(struct worker_slot *slot, const Ringback__V1__LeasedJob *leased,
   run.lease.job_id = leased->job->id;
   run.lease.fencing_token = leased->fencing_token;
   run.lease_ms = lease_length_ms(run.worker, leased);
+  run.streamed = run.worker->work != NULL;
   lease_extended(&run, granted_at_ms);
   worker_show_event(slot, run.job, "leased", NULL);
   int error = start_command(&run);

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from harness import BUILD, ROOT, SLOW, eventually
+from harness import BUILD, ROOT, SLOW, eventually, state_name
 
 COMMANDS = ROOT / "client" / "workers"
 TOOL = BUILD / "bin" / "ringback"
@@ -476,6 +476,48 @@ def test_a_worker_waits_for_a_server_that_comes_back(start_server, stubs):
         if worker.process.poll() is None:
             worker.process.kill()
             worker.process.wait()
+
+
+def test_a_killed_worker_s_job_comes_back_at_once_and_uncounted(api, queue, work):
+    [job] = api.submit(queue)
+    worker = work(queue, "exec sleep 60")
+    worker.wait("leased")
+    eventually(lambda: api.state(job, queue) == "RUNNING")
+    time.sleep(0.3)
+    worker.process.kill()
+    [leased] = api.lease(queue, wait=5)
+    assert leased.job.id == job and leased.job.attempts == 1
+
+
+def test_a_command_outlives_the_server_and_its_result_reaches_the_next_one(start_server, start_redis, tmp_path):
+    redis = start_redis()
+    server = start_server(redis=redis.url)
+    queue = server.api.make_queue("b")
+    worker = Worker(server, queue, f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo done", "--count", 1, "--lease", "60s")
+    try:
+        [job] = server.api.submit(queue)
+        worker.wait("leased")
+        time.sleep(0.3)
+        server.kill()
+        server.api.close()
+        server.api_ = None
+        server.start()
+        (tmp_path / "go").touch()
+        assert worker.end(40) == 0
+        found = server.api.get(job, queue)
+        assert state_name(found.state) == "SUCCESS" and found.attempts == 1
+    finally:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def test_a_polling_worker_does_the_same_by_single_calls(api, queue, work):
+    ids = api.submit(queue, 2)
+    worker = work(queue, "echo 'progress 50' >&3; sleep 1.5; echo done", "--poll", "--count", 2, "--concurrency", 2)
+    assert worker.end() == 0
+    assert len(worker.of("succeeded")) == 2 and worker.of("progress")
+    assert {api.state(job, queue) for job in ids} == {"SUCCESS"}
 
 
 @media

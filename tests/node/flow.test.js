@@ -101,6 +101,28 @@ test('a worker that asks before there is a job gets it when it comes', async () 
   assert.strictEqual((await leased).jobs[0].job.id, job.id);
 });
 
+test('a worker over the Work stream gets jobs by its credit, and finishes them in batches', async () => {
+  const { queue } = await call('Queue', 'CreateQueue', { queue: { name: 'buckets/node/queues/stream', feature: 'FEATURE_MEDIA' } });
+  const stream = clients.Worker.Work();
+  const ended = new Promise((done, failed) => { stream.on('end', done); stream.on('error', failed); });
+  const seen = [];
+  const results = [];
+  stream.on('data', (message) => {
+    results.push(...message.finished.map(({ result }) => result.state));
+    if (message.jobs.length > 0) {
+      seen.push(...message.jobs.map(({ job }) => job.id));
+      stream.write({ acknowledgedSequence: message.sequence, credit: message.jobs.length,
+        finished: message.jobs.map(({ job, fencingToken }) => ({ lease: { jobId: job.id, fencingToken }, success: {} })) });
+    }
+    if (results.length === 50) stream.end();
+  });
+  stream.write({ open: { queues: [queue.name], worker: 'node' }, credit: 10 });
+  const { results: submitted } = await call('Job', 'SubmitJobs', { queue: queue.name, jobs: Array(50).fill({ tag: 'T' }) });
+  await ended;
+  assert.deepStrictEqual(seen, submitted.map(({ jobId }) => jobId));
+  assert.ok(results.every((state) => state === 'JOB_STATE_SUCCESS'));
+});
+
 test('an empty long poll is answered before its deadline', async () => {
   const { queue } = await call('Queue', 'CreateQueue', { queue: { name: 'buckets/node/queues/empty', feature: 'FEATURE_MEDIA' } });
   const { jobs } = await call('Worker', 'LeaseJobs', { queues: [queue.name] }, 1500);
