@@ -71,7 +71,9 @@ static void what_the_command_leaves_running_is_killed(void **state) {
   (void)state;
   struct process process;
   run(&process, "(trap '' TERM; exec sleep 300) & echo $!", "");
-  pid_t left = (pid_t)strtol(process.output, NULL, 10);
+  char text[32] = ""; /* the output has no NUL of its own */
+  memcpy(text, process.output, process.output_length < sizeof text ? process.output_length : sizeof text - 1);
+  pid_t left = (pid_t)strtol(text, NULL, 10);
   assert_true(left > 1);
   char path[64], stat[256] = "";
   snprintf(path, sizeof path, "/proc/%d/stat", (int)left);
