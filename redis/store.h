@@ -361,9 +361,10 @@ struct store_rule {
   int64_t timeout_ms;
   const char *etag;
   int64_t update_ms; /* 0: never set */
+  int format;        /* Ringback__V1__CallbackFormat */
 };
 
-enum { RULE_STATE = 1, RULE_URL = 2, RULE_EVENTS = 4, RULE_SECRETS = 8, RULE_TIMEOUT = 16 };
+enum { RULE_STATE = 1, RULE_URL = 2, RULE_EVENTS = 4, RULE_SECRETS = 8, RULE_TIMEOUT = 16, RULE_FORMAT = 32 };
 
 typedef void store_rule_done(void *context, const struct store_error *error, const struct store_rule *rule);
 void store_get_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done, void *context);
@@ -450,10 +451,12 @@ struct store_claim {
   int64_t claim_token;
   int64_t claim_expire_ms;
   int event;
-  bool test;         /* made by store_test_callback: tried once, job is empty */
-  int attempts;      /* made before this one, since it was last put back */
-  int64_t create_ms; /* or when it was last put back */
-  int64_t sequence;  /* of the rule */
+  bool test;            /* made by store_test_callback: tried once, job is empty */
+  int attempts;         /* made before this one, since it was last put back */
+  int64_t create_ms;    /* or when it was last put back */
+  int64_t sequence;     /* among the queue's deliveries */
+  int64_t own_sequence; /* among those that the rule sends; 0: the job's own URL, or a test */
+  int format;           /* Ringback__V1__CallbackFormat of the rule */
   const char *bucket;
   const char *url;            /* the rule's, or the job's own */
   bool own_url;               /* the job's own: no secrets */

@@ -32,7 +32,8 @@ static void answer_rule(struct store_call *call, const struct store_error *error
                             .events = (unsigned)value_number(reply, 3),
                             .timeout_ms = value_number(reply, 4),
                             .etag = value_text(reply, 5),
-                            .update_ms = value_number(reply, 6)};
+                            .update_ms = value_number(reply, 6),
+                            .format = (int)value_number(reply, 8)};
   rule.secrets = split_secrets(call->arena, value_text(reply, 7), &rule.secret_count);
   done(call->context, error, &rule);
 }
@@ -68,6 +69,10 @@ void store_update_rule(struct store *store, const char *bucket, const char *queu
   if (mask & RULE_TIMEOUT) {
     call_add_text(call, "to");
     call_add_number(call, rule->timeout_ms);
+  }
+  if (mask & RULE_FORMAT) {
+    call_add_text(call, "fm");
+    call_add_number(call, rule->format);
   }
   if (mask & RULE_SECRETS) {
     const char *joined = "";
@@ -236,6 +241,8 @@ static bool decode_claim(struct store_call *call, const struct redis_value *valu
   claim->content_type = value_text(values, 14);
   claim->body = value_bytes(values, 15);
   claim->traceparent = value_text(values, 16);
+  claim->format = (int)value_number(values, 18);
+  claim->own_sequence = value_number(values, 19);
   claim->job.worker = claim->job.code = claim->job.message = claim->job.queue = "";
   const struct redis_value *job = redis_at(values, 17);
   if (claim->test) {

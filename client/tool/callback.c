@@ -20,6 +20,9 @@ const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1] = {
     "gone",    "blocked_address", "response_too_large", "cancelled",  "too_old",
     NULL};
 
+/* In the order of the enum, which begins at 1. */
+const char *const callback_formats[] = {"seed", "current", "json", NULL};
+
 static const char *const delivery_states[] = {"pending", "sending", "delivered", "dead", "suppressed", NULL};
 
 const struct option_row callback_set_options[] = {
@@ -35,6 +38,11 @@ const struct option_row callback_set_options[] = {
      .kind = OPTION_DURATION,
      .value = "DURATION",
      .help = "how long one attempt may take (15s)"},
+    {.name = "format",
+     .kind = OPTION_CHOICE,
+     .value = "FORMAT",
+     .help = "the body: XML in the seed's or the current shape, or JSON (seed)",
+     .choices = callback_formats},
     {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
     {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
     {.name = NULL},
@@ -89,6 +97,8 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
   output_field(tool, "State", "%s",
                output_state(tool, output_word(&ringback__v1__callback_rule_state__descriptor, (int)rule->state)));
   output_field(tool, "URL", "%s", rule->url[0] != '\0' ? rule->url : "-");
+  if (rule->format >= 1 && rule->format <= 3)
+    output_field(tool, "Format", "%s", callback_formats[rule->format - 1]);
   output_field(tool, "Secrets", "%d", rule->secret_count);
   output_field(tool, "Timeout", "%s", message_show_duration(rule->timeout));
   output_field(tool, "Updated", "%s", message_show_time(rule->update_time));
@@ -116,7 +126,7 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
   Google__Protobuf__Duration timeout;
-  char *paths[4], *secrets[SECRETS_MAX];
+  char *paths[8], *secrets[SECRETS_MAX];
   size_t path_count = 0, position = 0;
   rule.queue = tool_queue_name(tool, argv[0]);
   rule.etag = (char *)tool_text(tool, "etag", "");
@@ -143,6 +153,11 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
   }
   if (rule.n_secrets > 0 || tool_given(tool, "no-secrets"))
     paths[path_count++] = (char *)"secrets";
+  for (int i = 0; tool_given(tool, "format") && callback_formats[i] != NULL; i++)
+    if (strcmp(callback_formats[i], tool_text(tool, "format", "")) == 0)
+      rule.format = (Ringback__V1__CallbackFormat)(i + 1);
+  if (tool_given(tool, "format"))
+    paths[path_count++] = (char *)"format";
   rule.timeout = message_duration(tool, "callback-timeout", &timeout);
   if (rule.timeout != NULL)
     paths[path_count++] = (char *)"timeout";

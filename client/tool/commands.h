@@ -42,6 +42,8 @@ int command_job_watch(struct tool *tool, int argc, char **argv);
 /* callback.c */
 extern const struct option_row callback_set_options[], callback_off_options[], callback_deliveries_options[],
     callback_rotate_options[];
+/* seed, current, json; NULL-ended. */
+extern const char *const callback_formats[];
 #define CALLBACK_ERROR_CLASSES_MAX 15
 extern const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1];
 /* Those of --error-class, which is one of the command's options; how many. */

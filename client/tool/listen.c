@@ -123,13 +123,14 @@ static bool callback_append(struct callback *callback, const char *bytes, size_t
   return true;
 }
 
-/* The text of the first element of a name, for the line that people read. It is no parser of XML: what it shows decides
- * nothing. */
+/* The text of the first element or JSON member of a name, for the line that people read. It is no parser: what it shows
+ * decides nothing. */
 static const char *element_text(const char *body, const char *name, char text[64]) {
   char tag[32];
-  snprintf(tag, sizeof tag, "<%s>", name);
+  bool json = body[0] == '{';
+  snprintf(tag, sizeof tag, json ? "\"%s\":\"" : "<%s>", name);
   const char *start = strstr(body, tag);
-  size_t length = start == NULL ? 0 : strcspn(start += strlen(tag), "<");
+  size_t length = start == NULL ? 0 : strcspn(start += strlen(tag), json ? "\"" : "<");
   snprintf(text, 64, "%.*s", (int)(length < 63 ? length : 63), start == NULL ? "" : start);
   return text;
 }

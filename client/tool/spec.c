@@ -51,7 +51,10 @@ static bool check_combinations(const struct tool *tool) {
   for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
     if (!exclude(tool, pairs[i][0], pairs[i][1]))
       return false;
-  return true;
+  if (!tool_given(tool, "callback-format") || tool_given(tool, "callback"))
+    return true;
+  tool_error("--callback-format goes with --callback only");
+  return false;
 }
 
 static void set_text(json_t *object, const char *key, const char *text) {
@@ -146,6 +149,12 @@ static bool set_times(const struct tool *tool, json_t *spec) {
   return false;
 }
 
+static const char *format_name(const char *choice) {
+  if (strcmp(choice, "json") == 0)
+    return "CALLBACK_FORMAT_JSON";
+  return strcmp(choice, "current") == 0 ? "CALLBACK_FORMAT_XML_CURRENT" : "CALLBACK_FORMAT_XML_SEED";
+}
+
 json_t *spec_from_options(struct tool *tool) {
   const char *operation = tool_text(tool, "operation", NULL), *data = tool_text(tool, "data", NULL);
   const char *callback = tool_text(tool, "callback", NULL);
@@ -166,6 +175,9 @@ json_t *spec_from_options(struct tool *tool) {
     json_object_set_new(spec, "callback",
                         strcmp(callback, "none") == 0 ? json_pack("{s:b}", "none", 1)
                                                       : json_pack("{s:s}", "url", callback));
+  if (tool_given(tool, "callback-format"))
+    json_object_set_new(json_object_get(spec, "callback"), "format",
+                        json_string(format_name(tool_text(tool, "callback-format", ""))));
   if (set_times(tool, spec) && (operation == NULL || set_operation_xml(spec, operation)) &&
       (data == NULL || set_operation_data(tool, spec, data)))
     return spec;

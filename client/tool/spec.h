@@ -42,7 +42,13 @@
        .help = "attempts in all",                                                                                      \
        .low = 1,                                                                                                       \
        .high = 100},                                                                                                   \
-      {.name = "callback", .kind = OPTION_TEXT, .value = "URL|none", .help = "call back there instead, or nowhere"}, { \
+      {.name = "callback", .kind = OPTION_TEXT, .value = "URL|none", .help = "call back there instead, or nowhere"},   \
+      {.name = "callback-format",                                                                                      \
+       .kind = OPTION_CHOICE,                                                                                          \
+       .value = "FORMAT",                                                                                              \
+       .help = "the body of --callback: seed, current or json",                                                        \
+       .choices = callback_formats},                                                                                   \
+  {                                                                                                                    \
     .name = "traceparent", .kind = OPTION_TEXT, .value = "TRACE", .help = "W3C trace context"                          \
   }
 

@@ -168,8 +168,8 @@ end
 -- hs http status, t 1 for a test, sq sequence, la last attempt, ld its duration, g group, ec error class, em error message, u url, ct content
 -- type ('' until the body is rendered), tp traceparent, b body, l its last attempts: number, start, address, status, class, message,
 -- microseconds of DNS, connect, TLS, first byte and total, next attempt and why; rs when it was last put back to be sent again (0: never), ra
--- its attempts until then.
-local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra'}
+-- its attempts until then; rq its number among the rule's own that are sent (0: not one).
+local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra', 'rq'}
 
 local function delivery_encode(D)
   local values = {}
@@ -180,7 +180,7 @@ end
 local function delivery_decode(bytes)
   local values, D = cmsgpack.unpack(bytes), {}
   for k = 1, #DELIVERY do D[DELIVERY[k]] = values[k] end
-  D.l, D.rs, D.ra = D.l or {}, D.rs or 0, D.ra or 0
+  D.l, D.rs, D.ra, D.rq = D.l or {}, D.rs or 0, D.ra or 0, D.rq or 0
   return D
 end
 
@@ -456,7 +456,7 @@ local function commit(T)
   end
   for member, at in pairs(T.marks) do call('ZADD', T.p .. 'timers', 'LT', num(at), member) end
   for number, rule in pairs(T.rules) do
-    if rule.counted then call('HSET', T.p .. 'rule:' .. number, 'sq', num(rule.sequence)) end
+    if rule.counted then call('HSET', T.p .. 'rule:' .. number, 'sq', num(rule.sequence), 'rq', num(rule.own_sequence)) end
   end
   for group, at in pairs(T.dues) do call('ZADD', T.p .. 'due', 'LT', num(at), group) end
   for bucket, list in pairs(T.logs) do

@@ -4,7 +4,7 @@
 -- that have something; a group that was served moves behind the others, so that none starves; a group at its limit leaves and
 -- is put back when one of its deliveries is settled.
 
-local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0'}
+local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1'}
 
 -- Secrets are kept one a line, newest first, each with a blank and the time when it ceases to sign if it was rotated out. Those that sign
 -- now: as a list of such lines, and as the text of them without times.
@@ -20,11 +20,12 @@ local function valid_secrets(T, text)
   return lines, table.concat(secrets, '\n')
 end
 
--- A rule as decode_rule of store_callbacks.c reads it: on, url, events, timeout, etag, update time, secrets.
+-- A rule as answer_rule of store_callbacks.c reads it: on, url, events, timeout, etag, update time, secrets, format.
 local function rule_values(T, Q)
-  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se')
+  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm')
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
-    tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or '')))}
+    tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
+    tonumber(h[8] or 1)}
 end
 
 local function rule_changed(T, Q)
@@ -238,7 +239,7 @@ local function take(T, Q, group, id, grace)
   end
   local secrets = own and '' or select(2, valid_secrets(T, rule.secrets))
   return {id, group, D.tk, expiry, D.e, D.t, D.a - D.ra, max(D.rs, D.c), D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, secrets,
-    timeout, D.ct, D.b, D.tp, job}
+    timeout, D.ct, D.b, D.tp, job, rule.format, D.rq}
 end
 
 -- Whether a group may send: its queue is there, and its rule on unless it is of another kind.

@@ -1,5 +1,5 @@
 /* What a callback says of a job, before it is written in any format: the scalar fields of JobsDetail with their names
- * and texts, the input, the payloads. Pure. XML reads it now; another format walks the same fields.
+ * and texts, the input, the payloads. Pure. xml.c and json.c walk the same fields.
  */
 #ifndef RINGBACK_SERVER_CALLBACK_BODY_H
 #define RINGBACK_SERVER_CALLBACK_BODY_H
@@ -23,6 +23,7 @@ struct body_source {
   const Ringback__V1__Job *job; /* spec set; what is absent is written as empty, times as "-" */
   const char *bucket;           /* of the job's queue */
   body_zone *zone;
+  Ringback__V1__CallbackFormat format;
 };
 
 struct body_detail {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ringback/v1/common.pb-c.h"
+#include "server/callback/json.h"
 #include "server/callback/xml.h"
 
 static Google__Protobuf__Timestamp *timestamp(struct arena *arena, int64_t unix_ms) {
@@ -68,15 +69,19 @@ const char *claim_body_render(struct arena *arena, const struct store_claim *cla
       claim->test ? job_made_up(arena, &claim->job, now_ms) : job_of_record(arena, &claim->job);
   if (!job)
     return "the job's record cannot be read";
-  struct body_source source = {.job = job, .bucket = claim->bucket, .zone = body_zone_local};
-  size_t size;
-  const char *text = xml_callback_render(arena, &source, &size);
-  if (!text)
-    return "the body cannot be written as XML";
   const Ringback__V1__CallbackOverride *own = job->spec->callback;
   bool own_url = claim->own_url && own && own->target_case == RINGBACK__V1__CALLBACK_OVERRIDE__TARGET_URL;
+  struct body_source source = {.job = job,
+                               .bucket = claim->bucket,
+                               .zone = body_zone_local,
+                               .format = own_url ? own->format : (Ringback__V1__CallbackFormat)claim->format};
+  bool json = source.format == RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_JSON;
+  size_t size;
+  const char *text = json ? json_callback_render(arena, &source, &size) : xml_callback_render(arena, &source, &size);
+  if (!text)
+    return json ? "the body cannot be written as JSON" : "the body cannot be written as XML";
   *body = (struct claim_body){.bytes = {(const uint8_t *)text, size},
-                              .content_type = "application/xml",
+                              .content_type = json ? "application/json" : "application/xml",
                               .traceparent = job->spec->traceparent,
                               .url = own_url ? own->url : claim->url};
   return 0;

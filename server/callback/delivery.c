@@ -15,7 +15,7 @@
 #include "server/callback/xml.h"
 
 #define STORE_RETRY_MS 250
-#define HEADERS_MAX 6
+#define HEADERS_MAX 7
 
 enum phase { PHASE_FREEZING, PHASE_SENDING, PHASE_SETTLING };
 
@@ -31,6 +31,7 @@ struct delivery {
   int64_t claim_token;
   bool test;
   int attempts;
+  int64_t own_sequence;
   int64_t create_ms, timeout_ms;
   int64_t deadline_us; /* monotonic: when the claim may have run out */
   const char **secrets;
@@ -220,6 +221,9 @@ static size_t write_headers(struct delivery *delivery, struct sender_header head
         (struct sender_header){"webhook-timestamp", arena_printf(delivery->arena, "%lld", (long long)now_s)};
     headers[used++] = (struct sender_header){"webhook-signature", signature};
   }
+  if (delivery->own_sequence)
+    headers[used++] = (struct sender_header){"Ringback-Sequence",
+                                             arena_printf(delivery->arena, "%lld", (long long)delivery->own_sequence)};
   if (delivery->traceparent[0])
     headers[used++] = (struct sender_header){"traceparent", delivery->traceparent};
   return used;
@@ -284,6 +288,7 @@ static void copy_claim(struct delivery *delivery, const struct store_claim *clai
   delivery->claim_token = claim->claim_token;
   delivery->test = claim->test;
   delivery->attempts = claim->attempts;
+  delivery->own_sequence = claim->own_sequence;
   delivery->create_ms = claim->create_ms;
   delivery->timeout_ms = claim->timeout_ms > 0 ? claim->timeout_ms : SENDER_TIMEOUT_MS;
   /* The claim began after it was asked for, so this errs on the safe side. */

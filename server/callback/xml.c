@@ -130,7 +130,8 @@ static void copy_element(xmlTextReaderPtr reader, struct fragment *fragment, str
     note(output, xmlTextWriterEndElement(output->writer));
 }
 
-static void copy_node(xmlTextReaderPtr reader, struct fragment *fragment, struct output *output) {
+static void copy_node(xmlTextReaderPtr reader, struct fragment *fragment, void *context) {
+  struct output *output = context;
   int type = xmlTextReaderNodeType(reader);
   if (xmlTextReaderDepth(reader) == 0) {
     if (type != XML_READER_TYPE_ELEMENT && type != XML_READER_TYPE_END_ELEMENT)
@@ -168,9 +169,11 @@ static bool mentions_doctype(const char *text, size_t length) {
   return memmem(text, length, "<!DOCTYPE", 9) != 0;
 }
 
-/* Copies what the fragment holds into the element that is open in the output. NULL or the error. The output has part of
- * it then. */
-static const char *copy_fragment(struct arena *arena, const char *text, size_t length, struct output *output) {
+/* What to do with a node that the reader stands on. */
+typedef void take_node(xmlTextReaderPtr reader, struct fragment *fragment, void *context);
+
+/* Reads a fragment node by node, its wrapper included (at depth 0). NULL or the error. */
+static const char *read_fragment(struct arena *arena, const char *text, size_t length, take_node *take, void *context) {
   if (!xml_text_is_valid(text, length))
     return "has bytes that are not UTF-8 or characters that XML does not allow";
   size_t size = length + strlen(WRAPPER_START) + strlen(WRAPPER_END);
@@ -182,19 +185,73 @@ static const char *copy_fragment(struct arena *arena, const char *text, size_t l
   memcpy(document + size - strlen(WRAPPER_END), WRAPPER_END, strlen(WRAPPER_END));
 
   struct fragment fragment = {.arena = arena};
+  set_up();
   xmlTextReaderPtr reader = xmlReaderForMemory(document, (int)size, 0, "UTF-8", XML_PARSE_NONET);
   if (!reader)
     abort();
   xmlTextReaderSetErrorHandler(reader, keep_error, &fragment);
   int more = 1;
-  while (!fragment.error && !output->failed && (more = xmlTextReaderRead(reader)) == 1)
-    copy_node(reader, &fragment, output);
+  while (!fragment.error && (more = xmlTextReaderRead(reader)) == 1)
+    take(reader, &fragment, context);
   if (more < 0 && !fragment.error)
     fragment.error = "is not well-formed";
   xmlFreeTextReader(reader);
   if (more < 0 && mentions_doctype(text, length))
     fragment.error = "must not have a DOCTYPE";
   return fragment.error;
+}
+
+/* Copies what the fragment holds into the element that is open in the output. NULL or the error. The output has part of
+ * it then. */
+static const char *copy_fragment(struct arena *arena, const char *text, size_t length, struct output *output) {
+  return read_fragment(arena, text, length, copy_node, output);
+}
+
+static void walk_element(xmlTextReaderPtr reader, struct fragment *fragment, const struct xml_walk *walk) {
+  if (xmlTextReaderDepth(reader) > XML_DEPTH_MAX) {
+    fragment->error = "is more than 32 elements deep";
+    return;
+  }
+  bool is_empty = xmlTextReaderIsEmptyElement(reader) == 1;
+  walk->start(walk->context, (const char *)xmlTextReaderConstName(reader));
+  int more = xmlTextReaderMoveToFirstAttribute(reader);
+  for (; more == 1; more = xmlTextReaderMoveToNextAttribute(reader)) {
+    const xmlChar *value = xmlTextReaderConstValue(reader);
+    walk->attribute(walk->context, (const char *)xmlTextReaderConstName(reader), value ? (const char *)value : "");
+  }
+  if (more < 0 || xmlTextReaderMoveToElement(reader) < 0)
+    fragment->error = "has attributes that cannot be read";
+  if (is_empty)
+    walk->end(walk->context);
+}
+
+static void walk_node(xmlTextReaderPtr reader, struct fragment *fragment, void *context) {
+  const struct xml_walk *walk = context;
+  if (xmlTextReaderDepth(reader) == 0)
+    return;
+  switch (xmlTextReaderNodeType(reader)) {
+  case XML_READER_TYPE_ELEMENT:
+    walk_element(reader, fragment, walk);
+    break;
+  case XML_READER_TYPE_END_ELEMENT:
+    walk->end(walk->context);
+    break;
+  case XML_READER_TYPE_TEXT:
+  case XML_READER_TYPE_CDATA:
+  case XML_READER_TYPE_WHITESPACE:
+  case XML_READER_TYPE_SIGNIFICANT_WHITESPACE:
+    walk->text(walk->context, (const char *)xmlTextReaderConstValue(reader));
+    break;
+  case XML_READER_TYPE_COMMENT:
+    break;
+  default:
+    fragment->error = "has something that is neither element, attribute nor text";
+  }
+}
+
+const char *xml_fragment_walk(struct arena *arena, const char *text, size_t length, const struct xml_walk *walk) {
+  struct xml_walk copy = *walk;
+  return read_fragment(arena, text, length, walk_node, &copy);
 }
 
 const char *xml_operation_rewrite(struct arena *arena, const char *text, size_t length, size_t bytes_max, size_t *size,
@@ -286,12 +343,16 @@ static enum spoilt put_jobs_detail(struct output *output, const struct body_sour
   return spoilt;
 }
 
-static enum spoilt render_seed(struct output *output, const struct body_source *source, struct trust trust) {
+static enum spoilt render(struct output *output, const struct body_source *source, struct trust trust) {
+  bool current = source->format == RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_XML_CURRENT;
   put_start(output, "Response");
+  if (current)
+    put_element(output, "EventName", "TaskFinish");
   enum spoilt spoilt = put_jobs_detail(output, source, trust);
   if (spoilt)
     return spoilt;
-  put_element(output, "NonExistJobIds", "");
+  if (!current)
+    put_element(output, "NonExistJobIds", "");
   put_end(output);
   note(output, xmlTextWriterFlush(output->writer));
   return SPOILT_NONE;
@@ -305,7 +366,7 @@ const char *xml_callback_render(struct arena *arena, const struct body_source *s
     struct output output;
     if (!output_open(&output, arena))
       abort();
-    enum spoilt spoilt = render_seed(&output, source, trust);
+    enum spoilt spoilt = render(&output, source, trust);
     if (!spoilt && !output.failed) {
       *size = (size_t)xmlBufferLength(output.buffer);
       result = arena_strndup(arena, (const char *)xmlBufferContent(output.buffer), *size);

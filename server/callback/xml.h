@@ -29,6 +29,20 @@ const char *xml_text_repair(struct arena *arena, const char *text, size_t *lengt
 const char *xml_operation_rewrite(struct arena *arena, const char *text, size_t length, size_t bytes_max, size_t *size,
                                   const char **error);
 
+/* What a walk over a fragment tells, in the document's order; empty elements have an end too. Texts live until the
+ * function returns; an element's text may come in pieces. */
+struct xml_walk {
+  void *context;
+  void (*start)(void *context, const char *name);
+  void (*attribute)(void *context, const char *name, const char *value); /* of the element that started last */
+  void (*text)(void *context, const char *text);
+  void (*end)(void *context);
+};
+
+/* NULL, or why the fragment cannot be read to its end; part of it has been told then. Its depth is XML_DEPTH_MAX at
+ * most. */
+const char *xml_fragment_walk(struct arena *arena, const char *text, size_t length, const struct xml_walk *walk);
+
 /* The body of a TaskFinish callback in the shape `seed`:
  *
  *   <Response><JobsDetail>Code Message JobId Tag State Progress CreationTime StartTime EndTime QueueId
@@ -36,8 +50,9 @@ const char *xml_operation_rewrite(struct arena *arena, const char *text, size_t 
  *   <Operation>the request's blocks, the worker's blocks, UserData JobLevel</Operation></JobsDetail>
  *   <NonExistJobIds></NonExistJobIds></Response>
  *
- * without declaration or white space. An opaque operation is `<Opaque ContentType="...">base64</Opaque>`, an opaque
- * result
+ * or, where the source's format says so, in the shape `current`, with <EventName>TaskFinish</EventName> before
+ * JobsDetail and without NonExistJobIds; without declaration or white space. An opaque operation is `<Opaque
+ * ContentType="...">base64</Opaque>`, an opaque result
  * `<OpaqueResult ...>`; an XML payload that does not parse is carried in the same way, as application/xml, and text
  * that XML cannot carry is repaired, so that no callback is lost to what it says. NULL only when libxml2 fails. */
 const char *xml_callback_render(struct arena *arena, const struct body_source *source, size_t *size);

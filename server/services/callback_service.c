@@ -80,18 +80,15 @@ static void get_callback_rule(struct rpc_call *call, const ProtobufCMessage *mes
 static const struct {
   const char *path;
   unsigned bit;
-} mask_paths[] = {{"state", RULE_STATE},
-                  {"url", RULE_URL},
-                  {"events", RULE_EVENTS},
-                  {"secrets", RULE_SECRETS},
-                  {"timeout", RULE_TIMEOUT}};
+} mask_paths[] = {{"state", RULE_STATE},     {"url", RULE_URL},         {"events", RULE_EVENTS},
+                  {"secrets", RULE_SECRETS}, {"timeout", RULE_TIMEOUT}, {"format", RULE_FORMAT}};
 
 enum { MASK_PATHS = sizeof mask_paths / sizeof mask_paths[0] };
 
 static unsigned read_mask(struct check *check, const struct field *field, const Google__Protobuf__FieldMask *mask) {
   unsigned bits = 0;
   if (!mask || mask->n_paths == 0)
-    check_fail(check, field, "is empty; it must name at least one of state, url, events, secrets and timeout");
+    check_fail(check, field, "is empty; it must name at least one of state, url, events, secrets, timeout and format");
   for (size_t i = 0; mask && i < mask->n_paths; i++) {
     size_t row = 0;
     while (row < MASK_PATHS && strcmp(mask_paths[row].path, mask->paths[i]) != 0)
@@ -100,7 +97,7 @@ static unsigned read_mask(struct check *check, const struct field *field, const 
       bits |= mask_paths[row].bit;
     else
       check_fail(check, FIELD_AT(field, "paths", i),
-                 "is \"%.64s\"; it must be one of state, url, events, secrets and timeout", mask->paths[i]);
+                 "is \"%.64s\"; it must be one of state, url, events, secrets, timeout and format", mask->paths[i]);
   }
   return bits;
 }
@@ -156,6 +153,8 @@ static void read_rule(struct check *check, const struct field *field, const Ring
   }
   if (mask & RULE_SECRETS)
     read_secrets(check, FIELD(field, "secrets"), rule, read);
+  if (mask & RULE_FORMAT)
+    read->format = check_callback_format(check, FIELD(field, "format"), rule->format);
   read->timeout_ms = TIMEOUT_DEFAULT_MS;
   if (mask & RULE_TIMEOUT)
     read->timeout_ms = check_duration(check, FIELD(field, "timeout"), rule->timeout, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS,

@@ -166,6 +166,7 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
       message->events[message->n_events++] = (Ringback__V1__CallbackEvent)event;
   message->secret_count = (int32_t)rule->secret_count;
   message->timeout = convert_duration(arena, rule->timeout_ms);
+  message->format = (Ringback__V1__CallbackFormat)rule->format;
   message->etag = arena_strdup(arena, rule->etag);
   message->update_time = convert_time(arena, rule->update_ms);
   return message;

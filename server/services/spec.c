@@ -87,11 +87,14 @@ static void read_callback(struct check *check, const struct field *field,
   switch (callback->target_case) {
   case RINGBACK__V1__CALLBACK_OVERRIDE__TARGET_URL:
     check_url(check, FIELD(field, "url"), callback->url);
+    check_callback_format(check, FIELD(field, "format"), callback->format);
     job->callback_url = callback->url;
     break;
   case RINGBACK__V1__CALLBACK_OVERRIDE__TARGET_NONE:
     if (!callback->none)
       check_fail(check, FIELD(field, "none"), "is false; it must be true, or leave the callback out");
+    if (callback->format)
+      check_fail(check, FIELD(field, "format"), "goes with an url only");
     job->callback_none = true;
     break;
   default:

@@ -1,6 +1,8 @@
 /* Checks of a request's fields: see validate.h. */
 #include "server/services/validate.h"
 
+#include "ringback/v1/common.pb-c.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -221,4 +223,10 @@ struct job_id *check_job_ids(struct check *check, const struct field *field, cha
   for (size_t i = 0; i < count; i++)
     check_job_id(check, FIELD_AT(field->parent, field->name, i), texts[i], &ids[i]);
   return ids;
+}
+
+int check_callback_format(struct check *check, const struct field *field, int value) {
+  if (value < 0 || value > RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_JSON)
+    check_fail(check, field, "is %d; it must be 1 (XML, seed), 2 (XML, current) or 3 (JSON)", value);
+  return value ? value : RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_XML_SEED;
 }

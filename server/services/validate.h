@@ -75,6 +75,8 @@ void check_token(struct check *check, const struct field *field, const char *tex
 void check_text(struct check *check, const struct field *field, const char *text, size_t min, size_t max);
 /* An absolute http or https URL without user information. */
 void check_url(struct check *check, const struct field *field, const char *text);
+/* A CallbackFormat; unspecified becomes XML_SEED. */
+int check_callback_format(struct check *check, const struct field *field, int value);
 /* Empty, or a W3C traceparent. */
 void check_traceparent(struct check *check, const struct field *field, const char *text);
 

@@ -204,13 +204,14 @@ def test_submit_carries_every_option(tool, q, tmp_path):
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     job = tool("job", "submit", "-q", q, "-t", "Transcode", "--object", "in/a.mp4", "--input-bucket", "other", "--region", "north", "--operation",
                f"@{tmp_path}/operation.xml", "--user-data", "mine", "--priority", "9", "--not-before", "2026-01-01T00:00:00Z", "--expire", "1h",
-               "--lease", "20s", "--run-timeout", "5m", "--max-attempts", "3", "--callback", "http://127.0.0.1:9/x", "--traceparent", trace,
-               "--request-id", "r1").out.strip()
+               "--lease", "20s", "--run-timeout", "5m", "--max-attempts", "3", "--callback", "http://127.0.0.1:9/x", "--callback-format", "json",
+               "--traceparent", trace, "--request-id", "r1").out.strip()
     spec = tool("job", "get", job, "--json").json["jobs"][0]["spec"]
     expire = spec.pop("expireTime")
     assert spec == dict(tag="Transcode", input=dict(object=dict(bucket="other", object="in/a.mp4", region="north")),
                         operation=dict(xml="<Format>mp4</Format>"), userData="mine", priority=9, notBefore="2026-01-01T00:00:00Z", lease="20s",
-                        runTimeout="300s", maxAttempts=3, callback=dict(url="http://127.0.0.1:9/x"), traceparent=trace)
+                        runTimeout="300s", maxAttempts=3, callback=dict(url="http://127.0.0.1:9/x", format="CALLBACK_FORMAT_JSON"),
+                        traceparent=trace)
     assert 3500 < time.mktime(time.strptime(expire[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone - time.time() < 3700
     shown = tool("job", "get", job).out
     for text in ("other/in/a.mp4", "<Format>mp4</Format>", "mine", "http://127.0.0.1:9/x"):
@@ -226,7 +227,7 @@ def test_operations_come_from_standard_input_and_as_bytes(tool, q, tmp_path):
     spec = tool("job", "get", job, "--json").json["jobs"][0]["spec"]
     assert base64.b64decode(spec["operation"]["opaque"]["data"]) == bytes(range(256))
     assert spec["operation"]["opaque"]["contentType"] == "application/x-y"
-    assert spec["input"] == dict(url="http://example.com/a") and spec["callback"] == dict(none=True)
+    assert spec["input"] == dict(url="http://example.com/a") and spec["callback"]["none"] is True
     assert "no-such-file" in tool("job", "submit", "-q", q, "-t", "T", "--data", tmp_path / "no-such-file", expect=USAGE).err
 
 
@@ -449,7 +450,7 @@ def test_the_callback_commands(tool, api, bucket, q, listen):
     tool("callback", "test", q, expect=FAILED)
     rule = tool("callback", "set", q, "--url", url, "--secret", SECRET, "--callback-timeout", "3s", "--json").json["rule"]
     assert (rule["state"], rule["url"], rule["secretCount"], rule["timeout"]) == ("CALLBACK_RULE_STATE_ON", url, 1, "3s")
-    assert re.search(r"Secrets +1", tool("callback", "show", q).out)
+    assert re.search(r"Secrets +1", tool("callback", "show", q).out) and re.search(r"Format +seed", tool("callback", "show", q).out)
     tool("callback", "test", q)
     job = api.submit(f"buckets/{bucket}/queues/q")[0]
     tool("job", "cancel", job)
@@ -472,6 +473,7 @@ def test_the_callback_commands(tool, api, bucket, q, listen):
     tool("callback", "redeliver", expect=USAGE)
     secret = tool("callback", "rotate-secret", q, "--overlap", "1h").out.strip()
     assert secret.startswith("whsec_") and re.search(r"Secrets +2", tool("callback", "show", q).out)
+    assert tool("callback", "set", q, "--format", "json", "--json").json["rule"]["format"] == "CALLBACK_FORMAT_JSON"
     assert re.search(r"State +Off", tool("callback", "off", q).out)
     assert tool("callback", "show", q, "--json").json["rule"]["url"] == url
     tool("callback", "off", q, "--delete")

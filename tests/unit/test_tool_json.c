@@ -25,7 +25,7 @@ static void a_job_survives_the_way_to_json_and_back(void **state) {
       "{\"tag\":\"Transcode\",\"input\":{\"object\":{\"bucket\":\"b\",\"object\":\"a.mp4\",\"region\":\"\"}},"
       "\"operation\":{\"opaque\":{\"data\":\"AAEC/w==\",\"contentType\":\"application/x\"}},\"userData\":\"\","
       "\"priority\":7,\"notBefore\":\"2026-11-22T23:15:54.120Z\",\"lease\":\"1.500s\",\"maxAttempts\":0,"
-      "\"callback\":{\"none\":true},\"traceparent\":\"\"}";
+      "\"callback\":{\"none\":true,\"format\":\"CALLBACK_FORMAT_UNSPECIFIED\"},\"traceparent\":\"\"}";
   char problem[256];
   Ringback__V1__JobSpec *spec = from_text(text, &ringback__v1__job_spec__descriptor, problem);
   assert_string_equal(problem, "");

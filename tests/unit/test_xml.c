@@ -229,6 +229,23 @@ static int zone_of_newfoundland(int64_t unix_s) {
   return -(3 * 3600 + 30 * 60);
 }
 
+static void tell_start(void *told, const char *name) {
+  strcat(told, "(");
+  strcat(told, name);
+}
+
+static void tell_attribute(void *told, const char *name, const char *value) {
+  sprintf((char *)told + strlen(told), "[%s=%s]", name, value);
+}
+
+static void tell_text(void *told, const char *text) {
+  strcat(told, text);
+}
+
+static void tell_end(void *told) {
+  strcat(told, ")");
+}
+
 struct sample {
   Ringback__V1__Job job;
   Ringback__V1__JobSpec spec;
@@ -275,7 +292,7 @@ static void sample_init(struct sample *s) {
   s->job.queue = (char *)"buckets/demo/queues/queue-1";
   s->job.spec = &s->spec;
   s->job.create_time = &s->created;
-  s->source = (struct body_source){&s->job, "demo", zone_of_china};
+  s->source = (struct body_source){.job = &s->job, .bucket = "demo", .zone = zone_of_china};
 }
 
 static void expect_body(void **state, const struct sample *s, const char *expected) {
@@ -286,13 +303,13 @@ static void expect_body(void **state, const struct sample *s, const char *expect
   assert_int_equal(strlen(expected), size);
 }
 
-#define HEAD(code, message, state, progress, start, end)                                                               \
-  "<Response><JobsDetail><Code>" code "</Code><Message>" message                                                       \
-  "</Message><JobId>j0123456789abcdef0123456789abcdef</JobId>"                                                         \
+#define DETAIL(code, message, state, progress, start, end)                                                             \
+  "<JobsDetail><Code>" code "</Code><Message>" message "</Message><JobId>j0123456789abcdef0123456789abcdef</JobId>"    \
   "<Tag>Transcode</Tag><State>" state "</State><Progress>" progress                                                    \
   "</Progress><CreationTime>2022-06-30T19:30:20+0800"                                                                  \
   "</CreationTime><StartTime>" start "</StartTime><EndTime>" end                                                       \
   "</EndTime><QueueId>p0123456789abcdef0123456789abcdef</QueueId>"
+#define HEAD(code, message, state, progress, start, end) "<Response>" DETAIL(code, message, state, progress, start, end)
 #define INPUT "<Input><BucketId>demo</BucketId><Object>input/demo.mp4</Object><Region>ap-chongqing</Region></Input>"
 #define BLOCKS "<TemplateId>t1</TemplateId><Output><Bucket>out</Bucket><Object>a&amp;b.mp4</Object></Output>"
 #define TAIL                                                                                                           \
@@ -328,6 +345,34 @@ static void failure_has_its_golden_bytes(void **state) {
   expect_body(state, &s,
               HEAD("InvalidInput", "no such object: a&lt;b&gt;\xef\xbf\xbd[0m", "Failed", "40", STARTED, ENDED) INPUT
               "<Operation>" BLOCKS TAIL);
+}
+
+static void the_current_shape_has_its_golden_bytes(void **state) {
+  struct sample s;
+  sample_init(&s);
+  s.source.format = RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_XML_CURRENT;
+  s.job.state = RINGBACK__V1__JOB_STATE__JOB_STATE_FAILED;
+  s.job.progress = 40;
+  s.job.code = (char *)"InvalidInput";
+  s.job.message = (char *)"no such object";
+  s.job.start_time = &s.started;
+  s.job.end_time = &s.ended;
+  expect_body(state, &s,
+              "<Response><EventName>TaskFinish</EventName>" DETAIL("InvalidInput", "no such object", "Failed", "40",
+                                                                   STARTED, ENDED) INPUT
+              "<Operation>" BLOCKS "<UserData>&lt;mine&gt;</UserData><JobLevel>7</JobLevel></Operation></JobsDetail>"
+              "</Response>");
+}
+
+static void a_walk_tells_a_fragment_in_its_order(void **state) {
+  char told[256] = "";
+  struct xml_walk walk = {told, tell_start, tell_attribute, tell_text, tell_end};
+  const char *xml = "<a b=\"1\" c=\"&lt;\">x<![CDATA[y]]><!-- no --><d/></a> z";
+  assert_null(xml_fragment_walk(*state, xml, strlen(xml), &walk));
+  assert_string_equal(told, "(a[b=1][c=<]xy(d)) z");
+  assert_non_null(xml_fragment_walk(*state, "<a></b>", 7, &walk));
+  assert_non_null(xml_fragment_walk(*state, "<?p i?>", 7, &walk));
+  assert_non_null(xml_fragment_walk(*state, "a\x01", 2, &walk));
 }
 
 static void waiting_states_have_their_golden_bytes(void **state) {
@@ -412,6 +457,8 @@ int main(void) {
       IN_ARENA(size_has_a_limit_before_and_after),
       IN_ARENA(success_has_its_golden_bytes),
       IN_ARENA(failure_has_its_golden_bytes),
+      IN_ARENA(the_current_shape_has_its_golden_bytes),
+      IN_ARENA(a_walk_tells_a_fragment_in_its_order),
       IN_ARENA(waiting_states_have_their_golden_bytes),
       IN_ARENA(opaque_payloads_are_base64),
       IN_ARENA(a_result_that_does_not_parse_is_carried_as_bytes),
