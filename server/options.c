@@ -53,7 +53,7 @@ static const struct option_row rows[] = {
      "calls in hand at once; one more is RESOURCE_EXHAUSTED"},
     {NULL, "parked-max", OPTION_COUNT, AT(parked_max), "10000", 1, 1000000, NULL, "N",
      "calls that wait for a job or a change at once"},
-    {NULL, "streams-per-connection-max", OPTION_COUNT, AT(streams_per_connection_max), "1000", 1, 100000, NULL, "N",
+    {NULL, "streams-per-connection-max", OPTION_COUNT, AT(streams_per_connection_max), "10000", 1, 100000, NULL, "N",
      "calls of one connection at once"},
     {NULL, "request-bytes-max", OPTION_BYTES, AT(request_bytes_max), "4MiB", 65536, 64 << 20, NULL, "BYTES",
      "size of one request"},

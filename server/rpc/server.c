@@ -115,7 +115,7 @@ static grpc_arg integer_arg(const char *key, int value) {
 
 static void core_create(struct rpc_server *server, const struct rpc_options *options) {
   unsigned header_bytes_max = options->header_bytes_max ? options->header_bytes_max : 16384;
-  unsigned streams_max = options->streams_per_connection_max ? options->streams_per_connection_max : 1000;
+  unsigned streams_max = options->streams_per_connection_max ? options->streams_per_connection_max : 10000;
   grpc_resource_quota *quota = grpc_resource_quota_create("ringback");
   grpc_resource_quota_resize(quota, MEMORY_QUOTA_BYTES);
   grpc_arg quota_arg = {.type = GRPC_ARG_POINTER, .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA};
