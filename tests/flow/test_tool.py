@@ -338,7 +338,7 @@ def test_watch_follows_a_queue_until_it_is_ended(tool, api, bucket, q):
         eventually(seen)
         assert json.loads(watching.stdout.readline())["queue"] == queue
     finally:
-        watching.send_signal(signal.SIGINT)
+        watching.terminate()  # not SIGINT, which a shell's background jobs ignore
         watching.communicate(timeout=10 * SLOW)
 
 
