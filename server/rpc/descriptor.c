@@ -4,6 +4,7 @@
 #include "server/rpc/descriptor.h"
 
 #include <stdint.h>
+#include <assert.h>
 #include <string.h>
 
 #include "server/base/arena.h"
@@ -142,6 +143,7 @@ const struct descriptor_file *descriptor_file_by_symbol(const struct descriptor_
 
 const Google__Protobuf__MethodDescriptorProto *descriptor_method(const struct descriptor_pool *pool,
                                                                  const char *service, const char *method) {
+  assert(service && method);
   for (size_t i = 0; i < pool->count; i++) {
     const Google__Protobuf__FileDescriptorProto *proto = pool->files[i].proto;
     const char *name = proto->package && *proto->package ? below(service, proto->package) : service;
