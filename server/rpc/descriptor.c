@@ -3,8 +3,8 @@
  */
 #include "server/rpc/descriptor.h"
 
-#include <stdint.h>
 #include <assert.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "server/base/arena.h"
