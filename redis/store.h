@@ -352,6 +352,10 @@ void store_release(struct store *store, const char *bucket, const struct store_r
 
 /* --- callback rules and deliveries --- */
 
+struct store_header {
+  const char *name, *value;
+};
+
 struct store_rule {
   bool on;
   const char *url;            /* "": not set */
@@ -360,11 +364,29 @@ struct store_rule {
   size_t secret_count;
   int64_t timeout_ms;
   const char *etag;
-  int64_t update_ms; /* 0: never set */
-  int format;        /* Ringback__V1__CallbackFormat */
+  int64_t update_ms;      /* 0: never set */
+  int format;             /* Ringback__V1__CallbackFormat */
+  const char *off_reason; /* "": nobody but the operator has switched it off; not for updates */
+  int concurrency;
+  const struct store_header *headers;
+  size_t header_count;
+  const int64_t *schedule_ms; /* waits after the first failed attempt, the second...; the last repeats */
+  size_t schedule_count;      /* 0: the default schedule */
+  int64_t max_age_ms;         /* 0: the default */
 };
 
-enum { RULE_STATE = 1, RULE_URL = 2, RULE_EVENTS = 4, RULE_SECRETS = 8, RULE_TIMEOUT = 16, RULE_FORMAT = 32 };
+enum {
+  RULE_STATE = 1,
+  RULE_URL = 2,
+  RULE_EVENTS = 4,
+  RULE_SECRETS = 8,
+  RULE_TIMEOUT = 16,
+  RULE_FORMAT = 32,
+  RULE_CONCURRENCY = 64,
+  RULE_HEADERS = 128,
+  RULE_SCHEDULE = 256,
+  RULE_MAX_AGE = 512
+};
 
 typedef void store_rule_done(void *context, const struct store_error *error, const struct store_rule *rule);
 void store_get_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done, void *context);
@@ -463,6 +485,11 @@ struct store_claim {
   const char *const *secrets; /* newest first */
   size_t secret_count;
   int64_t timeout_ms;
+  const struct store_header *headers; /* of the rule */
+  size_t header_count;
+  const int64_t *schedule_ms; /* of the rule; schedule_count 0: the default */
+  size_t schedule_count;
+  int64_t max_age_ms;       /* 0: the default */
   struct bytes body;        /* empty: not rendered yet */
   const char *content_type; /* of the body; "" : not rendered yet */
   struct store_job job;     /* only while the body is not rendered; for a test: only queue and queue_id */

@@ -1,4 +1,5 @@
 /* The store's calls about callback rules, deliveries and the outbox (50_callbacks.lua). */
+#include <stdlib.h>
 #include <string.h>
 
 #include "redis/call.h"
@@ -21,6 +22,32 @@ static const char *const *split_secrets(struct arena *arena, const char *text, s
   return secrets;
 }
 
+/* Headers are kept as lines `name:value`. */
+static const struct store_header *split_headers(struct arena *arena, const char *text, size_t *count) {
+  const char *const *lines = split_secrets(arena, text, count);
+  struct store_header *headers = ARENA_ARRAY(arena, struct store_header, *count + 1);
+  for (size_t i = 0; i < *count; i++) {
+    size_t name = strcspn(lines[i], ":");
+    headers[i] = (struct store_header){arena_strndup(arena, lines[i], name), lines[i] + name + (lines[i][name] == ':')};
+  }
+  return headers;
+}
+
+/* Waits are kept as numbers with commas. */
+static const int64_t *split_numbers(struct arena *arena, const char *text, size_t *count) {
+  size_t most = 1;
+  for (const char *at = text; *at; at++)
+    most += *at == ',';
+  int64_t *numbers = ARENA_ARRAY(arena, int64_t, most);
+  *count = 0;
+  while (*text) {
+    char *end;
+    numbers[(*count)++] = strtoll(text, &end, 10);
+    text = *end == ',' ? end + 1 : "";
+  }
+  return numbers;
+}
+
 static void answer_rule(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
   store_rule_done *done = (store_rule_done *)call->done;
   if (error->code) {
@@ -35,6 +62,11 @@ static void answer_rule(struct store_call *call, const struct store_error *error
                             .update_ms = value_number(reply, 6),
                             .format = (int)value_number(reply, 8)};
   rule.secrets = split_secrets(call->arena, value_text(reply, 7), &rule.secret_count);
+  rule.off_reason = value_text(reply, 9);
+  rule.concurrency = (int)value_number(reply, 10);
+  rule.headers = split_headers(call->arena, value_text(reply, 11), &rule.header_count);
+  rule.schedule_ms = split_numbers(call->arena, value_text(reply, 12), &rule.schedule_count);
+  rule.max_age_ms = value_number(reply, 13);
   done(call->context, error, &rule);
 }
 
@@ -73,6 +105,29 @@ void store_update_rule(struct store *store, const char *bucket, const char *queu
   if (mask & RULE_FORMAT) {
     call_add_text(call, "fm");
     call_add_number(call, rule->format);
+  }
+  if (mask & RULE_CONCURRENCY) {
+    call_add_text(call, "cc");
+    call_add_number(call, rule->concurrency);
+  }
+  if (mask & RULE_HEADERS) {
+    const char *joined = "";
+    for (size_t i = 0; i < rule->header_count; i++)
+      joined =
+          arena_printf(call->arena, "%s%s%s:%s", joined, i ? "\n" : "", rule->headers[i].name, rule->headers[i].value);
+    call_add_text(call, "hd");
+    call_add_text(call, joined);
+  }
+  if (mask & RULE_SCHEDULE) {
+    const char *joined = "";
+    for (size_t i = 0; i < rule->schedule_count; i++)
+      joined = arena_printf(call->arena, "%s%s%lld", joined, i ? "," : "", (long long)rule->schedule_ms[i]);
+    call_add_text(call, "sc");
+    call_add_text(call, joined);
+  }
+  if (mask & RULE_MAX_AGE) {
+    call_add_text(call, "ma");
+    call_add_number(call, rule->max_age_ms);
   }
   if (mask & RULE_SECRETS) {
     const char *joined = "";
@@ -243,6 +298,9 @@ static bool decode_claim(struct store_call *call, const struct redis_value *valu
   claim->traceparent = value_text(values, 16);
   claim->format = (int)value_number(values, 18);
   claim->own_sequence = value_number(values, 19);
+  claim->headers = split_headers(call->arena, value_text(values, 20), &claim->header_count);
+  claim->schedule_ms = split_numbers(call->arena, value_text(values, 21), &claim->schedule_count);
+  claim->max_age_ms = value_number(values, 22);
   claim->job.worker = claim->job.code = claim->job.message = claim->job.queue = "";
   const struct redis_value *job = redis_at(values, 17);
   if (claim->test) {

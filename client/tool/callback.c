@@ -5,20 +5,37 @@
 #include "client/tool/json.h"
 #include "client/tool/messages.h"
 #include "client/tool/output.h"
+#include "client/tool/values.h"
 #include "ringback/v1/callback.pb-c.h"
 #include <string.h>
 
 #define LIST_LIMIT_DEFAULT 50
 #define LIST_PAGE 100
 #define SECRETS_MAX 5
+#define HEADERS_MAX 20
+#define HEADER_NAME_SIZE 128
+#define WAITS_MAX 20
+#define RULE_PATHS_MAX 12
 #define STATES_MAX 8
 #define PHASE_SIZE 32
 
-const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1] = {
-    "dns",     "connect_refused", "connect_timeout",    "tls",        "reset",
-    "timeout", "status_4xx",      "status_429",         "status_5xx", "redirect",
-    "gone",    "blocked_address", "response_too_large", "cancelled",  "too_old",
-    NULL};
+const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1] = {"dns",
+                                                                            "connect_refused",
+                                                                            "connect_timeout",
+                                                                            "tls",
+                                                                            "reset",
+                                                                            "timeout",
+                                                                            "status_4xx",
+                                                                            "status_429",
+                                                                            "status_5xx",
+                                                                            "redirect",
+                                                                            "gone",
+                                                                            "blocked_address",
+                                                                            "response_too_large",
+                                                                            "cancelled",
+                                                                            "too_old",
+                                                                            "crash_loop",
+                                                                            NULL};
 
 /* In the order of the enum, which begins at 1. */
 const char *const callback_formats[] = {"seed", "current", "json", NULL};
@@ -43,6 +60,23 @@ const struct option_row callback_set_options[] = {
      .value = "FORMAT",
      .help = "the body: XML in the seed's or the current shape, or JSON (seed)",
      .choices = callback_formats},
+    {.name = "concurrency",
+     .kind = OPTION_INTEGER,
+     .value = "N",
+     .help = "at most so many under way at once (32)",
+     .low = 1,
+     .high = 256},
+    {.name = "header",
+     .kind = OPTION_TEXT,
+     .repeatable = true,
+     .value = "NAME:VALUE",
+     .help = "send this header along; replaces those that were set"},
+    {.name = "no-headers", .kind = OPTION_FLAG, .help = "send no headers along"},
+    {.name = "schedule",
+     .kind = OPTION_TEXT,
+     .value = "5s,30s,...",
+     .help = "waits after each failed attempt, the last one repeating; `default`"},
+    {.name = "max-age", .kind = OPTION_DURATION, .value = "DURATION", .help = "give a callback up after this (72h)"},
     {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
     {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
     {.name = NULL},
@@ -96,11 +130,19 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
   output_field(tool, "Queue", "%s", rule->queue);
   output_field(tool, "State", "%s",
                output_state(tool, output_word(&ringback__v1__callback_rule_state__descriptor, (int)rule->state)));
+  output_field(tool, "Reason", "%s", rule->off_reason);
   output_field(tool, "URL", "%s", rule->url[0] != '\0' ? rule->url : "-");
   if (rule->format >= 1 && rule->format <= 3)
     output_field(tool, "Format", "%s", callback_formats[rule->format - 1]);
   output_field(tool, "Secrets", "%d", rule->secret_count);
   output_field(tool, "Timeout", "%s", message_show_duration(rule->timeout));
+  output_field(tool, "Concurrency", "%d", rule->concurrency);
+  for (size_t i = 0; i < rule->n_headers; i++)
+    output_field(tool, "Header", "%s", rule->headers[i]->name);
+  for (size_t i = 0; i < rule->n_schedule; i++)
+    output_field(tool, i == 0 ? "Schedule" : " ", "%s", message_show_duration(rule->schedule[i]));
+  if (rule->max_age != NULL)
+    output_field(tool, "Max age", "%s", message_show_duration(rule->max_age));
   output_field(tool, "Updated", "%s", message_show_time(rule->update_time));
   output_field(tool, "Etag", "%s", rule->etag);
 }
@@ -122,11 +164,60 @@ static int update_rule(struct tool *tool, Ringback__V1__CallbackRule *rule, char
   return TOOL_OK;
 }
 
+/* What the options of `callback set` describe, with the storage that the rule points into. */
+struct rule_storage {
+  Ringback__V1__CallbackHeader headers[HEADERS_MAX], *header_list[HEADERS_MAX];
+  Google__Protobuf__Duration waits[WAITS_MAX], *wait_list[WAITS_MAX], timeout, max_age;
+  char names[HEADERS_MAX][HEADER_NAME_SIZE];
+};
+
+static bool read_headers(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage) {
+  size_t position = 0;
+  rule->headers = storage->header_list;
+  for (const char *text; (text = tool_next_text(tool, "header", &position)) != NULL;) {
+    size_t name = strcspn(text, ":");
+    if (text[name] == '\0' || name >= HEADER_NAME_SIZE || rule->n_headers == HEADERS_MAX) {
+      tool_error("--header: \"%s\" is not NAME:VALUE, or there are more than %d", text, HEADERS_MAX);
+      return false;
+    }
+    Ringback__V1__CallbackHeader *header = &storage->headers[rule->n_headers];
+    ringback__v1__callback_header__init(header);
+    snprintf(storage->names[rule->n_headers], HEADER_NAME_SIZE, "%.*s", (int)name, text);
+    header->name = storage->names[rule->n_headers];
+    header->value = (char *)text + name + 1 + strspn(text + name + 1, " ");
+    storage->header_list[rule->n_headers++] = header;
+  }
+  return true;
+}
+
+static bool read_schedule(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage) {
+  const char *text = tool_text(tool, "schedule", "default");
+  rule->schedule = storage->wait_list;
+  if (strcmp(text, "default") == 0)
+    return true;
+  for (size_t length; *text != '\0'; text += length + (text[length] == ',')) {
+    char part[32];
+    int64_t ms;
+    length = strcspn(text, ",");
+    snprintf(part, sizeof part, "%.*s", (int)(length < sizeof part ? length : sizeof part - 1), text);
+    if (rule->n_schedule == WAITS_MAX || !value_parse_duration(part, &ms)) {
+      tool_error("--schedule: \"%s\" is no duration, or there are more than %d", part, WAITS_MAX);
+      return false;
+    }
+    Google__Protobuf__Duration *wait = &storage->waits[rule->n_schedule];
+    google__protobuf__duration__init(wait);
+    wait->seconds = ms / 1000;
+    wait->nanos = (int32_t)(ms % 1000 * 1000000);
+    storage->wait_list[rule->n_schedule++] = wait;
+  }
+  return true;
+}
+
 int command_callback_set(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
-  Google__Protobuf__Duration timeout;
-  char *paths[8], *secrets[SECRETS_MAX];
+  struct rule_storage storage;
+  char *paths[RULE_PATHS_MAX], *secrets[SECRETS_MAX];
   size_t path_count = 0, position = 0;
   rule.queue = tool_queue_name(tool, argv[0]);
   rule.etag = (char *)tool_text(tool, "etag", "");
@@ -158,7 +249,19 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
       rule.format = (Ringback__V1__CallbackFormat)(i + 1);
   if (tool_given(tool, "format"))
     paths[path_count++] = (char *)"format";
-  rule.timeout = message_duration(tool, "callback-timeout", &timeout);
+  if (!read_headers(tool, &rule, &storage) || !read_schedule(tool, &rule, &storage))
+    return TOOL_USAGE;
+  if (rule.n_headers > 0 || tool_given(tool, "no-headers"))
+    paths[path_count++] = (char *)"headers";
+  if (tool_given(tool, "schedule"))
+    paths[path_count++] = (char *)"schedule";
+  rule.concurrency = (int32_t)tool_number(tool, "concurrency", 0);
+  if (tool_given(tool, "concurrency"))
+    paths[path_count++] = (char *)"concurrency";
+  rule.max_age = message_duration(tool, "max-age", &storage.max_age);
+  if (rule.max_age != NULL)
+    paths[path_count++] = (char *)"max_age";
+  rule.timeout = message_duration(tool, "callback-timeout", &storage.timeout);
   if (rule.timeout != NULL)
     paths[path_count++] = (char *)"timeout";
   return update_rule(tool, &rule, paths, path_count);

@@ -44,7 +44,7 @@ extern const struct option_row callback_set_options[], callback_off_options[], c
     callback_rotate_options[];
 /* seed, current, json; NULL-ended. */
 extern const char *const callback_formats[];
-#define CALLBACK_ERROR_CLASSES_MAX 15
+#define CALLBACK_ERROR_CLASSES_MAX 16
 extern const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1];
 /* Those of --error-class, which is one of the command's options; how many. */
 size_t callback_given_error_classes(const struct tool *tool, char *classes[CALLBACK_ERROR_CLASSES_MAX]);

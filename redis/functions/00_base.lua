@@ -55,13 +55,18 @@ local QUEUES_MAX = 10000        -- a bucket
 local ANSWER_BYTES_MAX = 3 * 1024 * 1024
 local EXAMINED_MAX = 1000       -- jobs that one list call looks at
 local CHANGED_MAX = 250         -- jobs that one cancel or retry call changes
+local REDELIVER_EXAMINED_MAX = 500 -- deliveries that one redeliver_dead looks at
+local REDELIVERED_MAX = 100     -- and puts back
 local SLICE = 100               -- items of one kind that one sweep takes
 local LOG_LENGTH = 10000        -- entries of a bucket's log
 local LOG_KEPT_S = 86400        -- of a bucket without queues
 local VALUES_MAX = 2000         -- values of one command: Lua's unpack fails beyond about 4,000
 local DELIVERIES_KEPT = 10000   -- ended deliveries of a queue
 local DELIVERIES_KEPT_MS = 3 * 86400 * 1000
-local GROUP_CONCURRENCY = 32    -- attempts under way at one endpoint
+local GROUP_CONCURRENCY = 32    -- attempts under way at one endpoint, unless its rule says otherwise
+local ABANDONED_MAX = 5         -- claims in a row that ran out under one delivery
+local FAILING_MS = 120 * 3600 * 1000 -- a rule without a success for so long, and
+local FAILURES_MIN = 20         -- with so many failures since, is switched off
 local ATTEMPTS_KEPT = 20        -- in a delivery's log
 local SECRETS_MAX = 5           -- of a rule
 local GROUPS_MAX = 64           -- outbox groups that one claim looks at
@@ -168,8 +173,9 @@ end
 -- hs http status, t 1 for a test, sq sequence, la last attempt, ld its duration, g group, ec error class, em error message, u url, ct content
 -- type ('' until the body is rendered), tp traceparent, b body, l its last attempts: number, start, address, status, class, message,
 -- microseconds of DNS, connect, TLS, first byte and total, next attempt and why; rs when it was last put back to be sent again (0: never), ra
--- its attempts until then; rq its number among the rule's own that are sent (0: not one).
-local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra', 'rq'}
+-- its attempts until then; rq its number among the rule's own that are sent (0: not one); ab
+-- its claims in a row that ran out.
+local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra', 'rq', 'ab'}
 
 local function delivery_encode(D)
   local values = {}
@@ -181,6 +187,7 @@ local function delivery_decode(bytes)
   local values, D = cmsgpack.unpack(bytes), {}
   for k = 1, #DELIVERY do D[DELIVERY[k]] = values[k] end
   D.l, D.rs, D.ra, D.rq = D.l or {}, D.rs or 0, D.ra or 0, D.rq or 0
+  D.ab = D.ab or 0
   return D
 end
 
@@ -457,6 +464,9 @@ local function commit(T)
   for member, at in pairs(T.marks) do call('ZADD', T.p .. 'timers', 'LT', num(at), member) end
   for number, rule in pairs(T.rules) do
     if rule.counted then call('HSET', T.p .. 'rule:' .. number, 'sq', num(rule.sequence), 'rq', num(rule.own_sequence)) end
+    if rule.judged then
+      call('HSET', T.p .. 'rule:' .. number, 'fc', num(rule.failures), 'fs', num(rule.failing_since))
+    end
   end
   for group, at in pairs(T.dues) do call('ZADD', T.p .. 'due', 'LT', num(at), group) end
   for bucket, list in pairs(T.logs) do

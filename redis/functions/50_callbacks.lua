@@ -4,7 +4,7 @@
 -- that have something; a group that was served moves behind the others, so that none starves; a group at its limit leaves and
 -- is put back when one of its deliveries is settled.
 
-local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1'}
+local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1', ['or'] = '', fc = '0', cc = GROUP_CONCURRENCY .. '', hd = '', sc = '', ma = '0'}
 
 -- Secrets are kept one a line, newest first, each with a blank and the time when it ceases to sign if it was rotated out. Those that sign
 -- now: as a list of such lines, and as the text of them without times.
@@ -20,12 +20,13 @@ local function valid_secrets(T, text)
   return lines, table.concat(secrets, '\n')
 end
 
--- A rule as answer_rule of store_callbacks.c reads it: on, url, events, timeout, etag, update time, secrets, format.
+-- A rule as answer_rule of store_callbacks.c reads it: on, url, events, timeout, etag, update time, secrets, format, off
+-- reason, concurrency, headers, schedule, max age (0: the default).
 local function rule_values(T, Q)
-  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm')
+  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma')
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
     tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
-    tonumber(h[8] or 1)}
+    tonumber(h[8] or 1), h[9] or '', tonumber(h[10] or GROUP_CONCURRENCY), h[11] or '', h[12] or '', tonumber(h[13] or 0)}
 end
 
 local function rule_changed(T, Q)
@@ -41,6 +42,13 @@ register('rule_get', {'no-writes'}, function(T, A, i)
   return rule_values(T, Q)
 end)
 
+local function changes_state(A, i, n)
+  for k = 4, n, 2 do
+    if A[i + k] == 'on' then return true end
+  end
+  return false
+end
+
 -- bucket, queue, etag, then field and value by pairs -> the rule.
 register('rule_update', {}, function(T, A, i, n)
   local Q = queue_named(T, A[i + 1], A[i + 2])
@@ -50,6 +58,7 @@ register('rule_update', {}, function(T, A, i, n)
   if A[i + 3] ~= '' and A[i + 3] ~= now[6] then return {CONFLICT, 'the etag is not the current one'} end
   local after = {on = num(now[2]), url = now[3]}
   for k = 4, n, 2 do after[A[i + k]] = A[i + k + 1] end
+  if after.on ~= num(now[2]) or (now[9] ~= '' and changes_state(A, i, n)) then after['or'], after.fc, after.fs = '', '0', '0' end
   if after.on == '1' and after.url == '' then return {PRECONDITION, 'a rule without an URL cannot be switched on'} end
   for field, value in pairs(after) do call('HSET', key, field, value) end
   rule_changed(T, Q)
@@ -164,7 +173,7 @@ local function redeliver(T, Q, id, D)
     count_open(Q, 1)
     remove_from(T, T.p .. 'dended:' .. Q.number, id)
   end
-  D.s, D.nx, D.rs, D.ra = PENDING, T.ms, T.ms, D.a
+  D.s, D.nx, D.rs, D.ra, D.ab = PENDING, T.ms, T.ms, D.a, 0
   save_delivery(T, id, D)
   add_to(T, T.p .. 'outbox:' .. D.g, T.ms, id)
   make_due(T, D.g, T.ms)
@@ -196,7 +205,7 @@ register('redeliver_dead', {}, function(T, A, i)
   if not Q then return NO_QUEUE end
   local classes, from, before, position = A[i + 3], tonumber(A[i + 4]), tonumber(A[i + 5]), A[i + 6]
   local count, examined = 0, 0
-  while examined < EXAMINED_MAX do
+  while examined < REDELIVER_EXAMINED_MAX do
     local ids = call('ZREVRANGEBYSCORE', T.p .. 'dl:' .. Q.number, position == '' and '+inf' or '(' .. position, '-inf', 'LIMIT', 0, SLICE)
     fetch_deliveries(T, ids)
     for _, id in ipairs(ids) do
@@ -206,7 +215,7 @@ register('redeliver_dead', {}, function(T, A, i)
         if D.s == DEAD and D.c >= from and (before == 0 or D.c < before) and
             (classes == '' or classes:find(' ' .. D.ec .. ' ', 1, true)) and not redeliver(T, Q, id, D) then
           count = count + 1
-          if count >= CHANGED_MAX then return {0, count, position} end
+          if count >= REDELIVERED_MAX then return {0, count, position} end
         end
       end
     end
@@ -227,6 +236,7 @@ local function take(T, Q, group, id, grace)
   Q.token = max(T.us, Q.token + 1)
   Q.changed.tk = num(Q.token)
   D.s, D.tk = SENDING, Q.token
+  if not own and D.ct ~= '' then D.u = rule.url end
   save_delivery(T, id, D)
   add_to(T, T.p .. 'claims:' .. group, expiry, id)
   mark(T, 'C' .. group, expiry)
@@ -239,7 +249,8 @@ local function take(T, Q, group, id, grace)
   end
   local secrets = own and '' or select(2, valid_secrets(T, rule.secrets))
   return {id, group, D.tk, expiry, D.e, D.t, D.a - D.ra, max(D.rs, D.c), D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, secrets,
-    timeout, D.ct, D.b, D.tp, job, rule.format, D.rq}
+    timeout, D.ct, D.b, D.tp, job, rule.format, D.rq,
+    own and '' or rule.headers, own and '' or rule.schedule, own and 0 or rule.max_age}
 end
 
 -- Whether a group may send: its queue is there, and its rule on unless it is of another kind.
@@ -248,6 +259,10 @@ local function group_queue(T, group)
   local Q = queue(T, tonumber(number))
   if not Q or (kind == '' and not rule_of(T, Q).on) then return nil end
   return Q
+end
+
+local function group_limit(T, Q, group)
+  return group:find(':', 1, true) and GROUP_CONCURRENCY or rule_of(T, Q).concurrency
 end
 
 -- count, grace_ms -> next due time, claims.
@@ -259,7 +274,7 @@ register('claim', {'allow-oom'}, function(T, A, i)
     if #claims >= count then break end
     local Q = group_queue(T, group)
     local outbox = T.p .. 'outbox:' .. group
-    local room = Q and GROUP_CONCURRENCY - call('ZCARD', T.p .. 'claims:' .. group) or 0
+    local room = Q and group_limit(T, Q, group) - call('ZCARD', T.p .. 'claims:' .. group) or 0
     -- One more than is taken tells when the group is due next.
     local most = min(room, min(count - #claims, TURN_MAX))
     local heads = room > 0 and call('ZRANGE', outbox, 0, most, 'WITHSCORES') or {}
@@ -297,6 +312,29 @@ register('freeze', {'allow-oom'}, function(T, A, i)
   save_delivery(T, A[i + 1], D)
   return {0}
 end, 1, 6)
+
+-- What an attempt says of its rule: gone switches it off, and so do failures for long enough.
+local function judge_rule(T, Q, D, state)
+  local rule, reason = rule_of(T, Q), nil
+  if D.u ~= '' and D.u ~= rule.url then return end
+  if state == DELIVERED then
+    if rule.failures > 0 then rule.failures, rule.failing_since, rule.judged = 0, 0, true end
+    return
+  end
+  if rule.failures == 0 then rule.failing_since = T.ms end
+  rule.failures, rule.judged = rule.failures + 1, true
+  if D.ec == 'gone' then
+    reason = 'the receiver answered 410 Gone'
+  elseif rule.failures >= FAILURES_MIN and T.ms - rule.failing_since >= FAILING_MS then
+    reason = 'the receiver has accepted nothing for 120 hours; ' .. num(rule.failures) .. ' attempts failed'
+  end
+  if reason and rule.on then
+    local key = T.p .. 'rule:' .. Q.number
+    rule.on = false
+    call('HSET', key, 'on', '0', 'or', reason, 'ut', num(T.ms))
+    call('HINCRBY', key, 'en', 1)
+  end
+end
 
 -- Gives a claimed or waiting delivery its last state.
 local function end_delivery(T, Q, id, D, state)
@@ -350,7 +388,8 @@ register('settle', {'allow-oom'}, function(T, A, i)
   if state == PENDING and not D.g:find(':', 1, true) and rule_of(T, Q).url == '' then
     D.ec, D.em, state = 'cancelled', 'the rule was deleted', DEAD
   end
-  D.nx = state == PENDING and tonumber(A[i + 9]) or 0
+  D.nx, D.ab = state == PENDING and tonumber(A[i + 9]) or 0, 0
+  if not D.g:find(':', 1, true) then judge_rule(T, Q, D, state) end
   log_attempt(D, A, i + 10)
   if state == PENDING then postpone_delivery(T, id, D, tonumber(A[i + 9]))
   else end_delivery(T, Q, id, D, state) end

@@ -125,7 +125,16 @@ local function on_claims(T, member)
   fetch_deliveries(T, ids)
   for _, id in ipairs(ids) do
     local D = delivery(T, id)
-    if D and queue(T, D.q) then postpone_delivery(T, id, D, T.ms) end
+    local Q = D and queue(T, D.q)
+    if Q then
+      D.ab = D.ab + 1
+      if D.ab < ABANDONED_MAX then
+        postpone_delivery(T, id, D, T.ms)
+      else
+        D.ec, D.em = 'crash_loop', 'the dispatcher ended ' .. ABANDONED_MAX .. ' times in a row while this was under way'
+        end_delivery(T, Q, id, D, DEAD)
+      end
+    end
   end
   if #ids > 0 then call('ZREM', set, unpack(ids)) end
   rearm(T, member, set, 0)

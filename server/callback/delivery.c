@@ -15,7 +15,7 @@
 #include "server/callback/xml.h"
 
 #define STORE_RETRY_MS 250
-#define HEADERS_MAX 7
+#define OWN_HEADERS_MAX 7
 
 enum phase { PHASE_FREEZING, PHASE_SENDING, PHASE_SETTLING };
 
@@ -32,6 +32,11 @@ struct delivery {
   bool test;
   int attempts;
   int64_t own_sequence;
+  struct sender_header *headers; /* with room for our own before the rule's */
+  size_t header_count;           /* of the rule's */
+  const int64_t *schedule_ms;
+  size_t schedule_count;
+  int64_t max_age_ms;
   int64_t create_ms, timeout_ms;
   int64_t deadline_us; /* monotonic: when the claim may have run out */
   const char **secrets;
@@ -145,7 +150,10 @@ static void settle_failure(struct delivery *delivery, enum callback_error error,
                                      .created_ms = delivery->create_ms,
                                      .now_ms = redis_ms(set, clock_monotonic_us()),
                                      .random = next_random(set),
-                                     .retry_after_ms = retry_after_ms};
+                                     .retry_after_ms = retry_after_ms,
+                                     .waits_ms = delivery->schedule_ms,
+                                     .wait_count = delivery->schedule_count,
+                                     .age_max_ms = delivery->max_age_ms};
   struct schedule_verdict verdict = schedule_after_failure(&failure);
   /* A receiver's certificate may have put any bytes into curl's message. */
   size_t length = strlen(message);
@@ -154,7 +162,7 @@ static void settle_failure(struct delivery *delivery, enum callback_error error,
     verdict.dead = true;
     verdict.error = error;
   } else if (verdict.dead && verdict.error == CALLBACK_ERROR_TOO_OLD) {
-    message = arena_printf(delivery->arena, "given up after %d attempts within 72 hours; the last one: %s",
+    message = arena_printf(delivery->arena, "given up at its maximum age, after %d attempts; the last one: %s",
                            failure.attempts, message);
   }
   struct store_settlement *settlement = &delivery->settlement;
@@ -206,8 +214,10 @@ static bool may_send(void *context) {
   return !delivery->claim_lost;
 }
 
-static size_t write_headers(struct delivery *delivery, struct sender_header headers[HEADERS_MAX]) {
-  size_t used = 0;
+/* Completes delivery->headers; returns how many there are, 0 where the secrets cannot sign. */
+static size_t write_headers(struct delivery *delivery) {
+  struct sender_header *headers = delivery->headers;
+  size_t used = delivery->header_count;
   headers[used++] = (struct sender_header){"Content-Type", delivery->content_type};
   headers[used++] = (struct sender_header){"User-Agent", "Ringback/" RINGBACK_VERSION};
   headers[used++] = (struct sender_header){"webhook-id", delivery->id};
@@ -238,15 +248,14 @@ static void delivery_post(struct delivery *delivery) {
     delivery_drop(delivery, "the claim was about to run out");
     return;
   }
-  struct sender_header headers[HEADERS_MAX];
-  size_t header_count = write_headers(delivery, headers);
+  size_t header_count = write_headers(delivery);
   if (!header_count) {
     settle_failure(delivery, CALLBACK_ERROR_CANCELLED, "the rule's secrets cannot sign", -1, delivery->test);
     settle_send(delivery);
     return;
   }
   struct sender_request request = {.url = delivery->url,
-                                   .headers = headers,
+                                   .headers = delivery->headers,
                                    .header_count = header_count,
                                    .body = delivery->body.data,
                                    .body_bytes = delivery->body.length,
@@ -293,6 +302,15 @@ static void copy_claim(struct delivery *delivery, const struct store_claim *clai
   delivery->timeout_ms = claim->timeout_ms > 0 ? claim->timeout_ms : SENDER_TIMEOUT_MS;
   /* The claim began after it was asked for, so this errs on the safe side. */
   delivery->deadline_us = asked_us + (delivery->timeout_ms + DISPATCHER_CLAIM_GRACE_MS) * 1000;
+  delivery->header_count = claim->header_count;
+  delivery->headers = ARENA_ARRAY(arena, struct sender_header, claim->header_count + OWN_HEADERS_MAX);
+  for (size_t i = 0; i < claim->header_count; i++)
+    delivery->headers[i] = (struct sender_header){arena_strdup(arena, claim->headers[i].name),
+                                                  arena_strdup(arena, claim->headers[i].value)};
+  delivery->schedule_count = claim->schedule_count;
+  delivery->schedule_ms =
+      claim->schedule_count ? arena_copy(arena, claim->schedule_ms, claim->schedule_count * sizeof(int64_t)) : 0;
+  delivery->max_age_ms = claim->max_age_ms;
   delivery->secret_count = claim->own_url ? 0 : claim->secret_count;
   delivery->secrets = ARENA_ARRAY(arena, const char *, claim->secret_count + 1);
   for (size_t i = 0; i < delivery->secret_count; i++)

@@ -33,6 +33,7 @@ static const struct {
     [CALLBACK_ERROR_RESPONSE_TOO_LARGE] = {"response_too_large", false},
     [CALLBACK_ERROR_CANCELLED] = {"cancelled", false},
     [CALLBACK_ERROR_TOO_OLD] = {"too_old", true},
+    [CALLBACK_ERROR_CRASH_LOOP] = {"crash_loop", true},
 };
 
 const char *callback_error_name(enum callback_error error) {
@@ -59,11 +60,12 @@ enum callback_error callback_error_of_status(int http_status) {
   return CALLBACK_ERROR_STATUS_5XX;
 }
 
-static int64_t jittered_wait_ms(int attempts, uint32_t random) {
-  int index = attempts - 1 < WAIT_COUNT ? attempts - 1 : WAIT_COUNT - 1;
-  int64_t wait_ms = waits_s[index] * 1000;
+static int64_t jittered_wait_ms(const struct schedule_failure *failure) {
+  int count = failure->wait_count ? (int)failure->wait_count : WAIT_COUNT;
+  int index = failure->attempts - 1 < count ? failure->attempts - 1 : count - 1;
+  int64_t wait_ms = failure->wait_count ? failure->waits_ms[index] : waits_s[index] * 1000;
   int64_t spread_ms = wait_ms * JITTER_PERCENT / 100;
-  return wait_ms - spread_ms + (int64_t)((uint64_t)random % (uint64_t)(2 * spread_ms + 1));
+  return wait_ms - spread_ms + (int64_t)((uint64_t)failure->random % (uint64_t)(2 * spread_ms + 1));
 }
 
 struct schedule_verdict schedule_after_failure(const struct schedule_failure *failure) {
@@ -72,8 +74,8 @@ struct schedule_verdict schedule_after_failure(const struct schedule_failure *fa
   struct schedule_verdict verdict = {.dead = true, .error = failure->error};
   if (callback_error_is_permanent(failure->error))
     return verdict;
-  int64_t last_ms = failure->created_ms + SCHEDULE_AGE_MAX_MS;
-  int64_t next_ms = failure->now_ms + jittered_wait_ms(failure->attempts, failure->random);
+  int64_t last_ms = failure->created_ms + (failure->age_max_ms ? failure->age_max_ms : SCHEDULE_AGE_MAX_MS);
+  int64_t next_ms = failure->now_ms + jittered_wait_ms(failure);
   enum schedule_reason reason = SCHEDULE_WAIT;
   if (failure->retry_after_ms >= 0 && failure->now_ms < last_ms) {
     int64_t asked_ms = failure->now_ms + failure->retry_after_ms;

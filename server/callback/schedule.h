@@ -3,6 +3,7 @@
 #define RINGBACK_SERVER_CALLBACK_SCHEDULE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define SCHEDULE_AGE_MAX_MS (72LL * 3600 * 1000)
@@ -25,6 +26,7 @@ enum callback_error {
   CALLBACK_ERROR_RESPONSE_TOO_LARGE,
   CALLBACK_ERROR_CANCELLED,
   CALLBACK_ERROR_TOO_OLD,
+  CALLBACK_ERROR_CRASH_LOOP, /* given by the store */
   CALLBACK_ERROR_COUNT,
 };
 
@@ -41,8 +43,11 @@ struct schedule_failure {
   int attempts;       /* made so far, this one included: at least 1 */
   int64_t created_ms; /* when the delivery came into being */
   int64_t now_ms;
-  uint32_t random;        /* any; spreads the waits by 20 % to either side */
-  int64_t retry_after_ms; /* what the receiver asked for, from now; -1 for nothing */
+  uint32_t random;         /* any; spreads the waits by 20 % to either side */
+  int64_t retry_after_ms;  /* what the receiver asked for, from now; -1 for nothing */
+  const int64_t *waits_ms; /* the rule's own, at most 24 h each; the last repeats */
+  size_t wait_count;       /* 0: the default waits */
+  int64_t age_max_ms;      /* 0: SCHEDULE_AGE_MAX_MS */
 };
 
 /* Why the next attempt comes when it comes: the values of ringback.v1.NextAttemptReason. */
@@ -55,9 +60,9 @@ struct schedule_verdict {
   enum schedule_reason reason;
 };
 
-/* Waits of 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h, 12 h, 16 h, then 24 h each, ±20 %, until the delivery
- * is 72 h old. Retry-After lengthens a wait, never shortens it; one that points beyond the 72 h means one last attempt
- * at their end. */
+/* The rule's own waits and age; without them waits of 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h, 12 h, 16 h,
+ * then 24 h each, ±20 %, until the delivery is 72 h old. Retry-After lengthens a wait, never shortens it; one that
+ * points beyond the 72 h means one last attempt at their end. */
 struct schedule_verdict schedule_after_failure(const struct schedule_failure *failure);
 
 /* Retry-After (RFC 9110, 10.2.3) in ms from now: delay-seconds or an HTTP-date in any of its three forms; past dates

@@ -33,7 +33,7 @@ struct transfer *transfer_create(const struct sender_request *request, int64_t n
       if ((unsigned char)*c < 0x20 || *c == 0x7f)
         transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "the header %s has a control character",
                       request->headers[i].name);
-    char line[1024];
+    char line[2048];
     int size = snprintf(line, sizeof(line), "%s: %s", request->headers[i].name, value);
     struct curl_slist *longer =
         size > 0 && (size_t)size < sizeof(line) ? curl_slist_append(transfer->headers, line) : 0;

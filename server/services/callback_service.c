@@ -1,6 +1,7 @@
 /* CallbackService: what each RPC does is said in proto/ringback/v1/callback.proto. */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 #include "ringback/v1/callback.pb-c.h"
@@ -21,6 +22,10 @@
 #define TEST_LOOK_MS (2 * SECOND_MS)
 #define ANSWER_MARGIN_MS 250
 #define DELIVERY_ID_MAX 128
+#define HEADERS_MAX 20
+#define WAITS_MAX 20
+#define CONCURRENCY_MAX 256
+#define CONCURRENCY_DEFAULT 32
 #define OVERLAP_MAX_MS (30 * DAY_MS)
 #define OVERLAP_DEFAULT_MS (24 * HOUR_MS)
 
@@ -80,15 +85,19 @@ static void get_callback_rule(struct rpc_call *call, const ProtobufCMessage *mes
 static const struct {
   const char *path;
   unsigned bit;
-} mask_paths[] = {{"state", RULE_STATE},     {"url", RULE_URL},         {"events", RULE_EVENTS},
-                  {"secrets", RULE_SECRETS}, {"timeout", RULE_TIMEOUT}, {"format", RULE_FORMAT}};
+} mask_paths[] = {
+    {"state", RULE_STATE},       {"url", RULE_URL},        {"events", RULE_EVENTS},           {"secrets", RULE_SECRETS},
+    {"timeout", RULE_TIMEOUT},   {"format", RULE_FORMAT},  {"concurrency", RULE_CONCURRENCY}, {"headers", RULE_HEADERS},
+    {"schedule", RULE_SCHEDULE}, {"max_age", RULE_MAX_AGE}};
+
+#define MASK_NAMES "state, url, events, secrets, timeout, format, concurrency, headers, schedule and max_age"
 
 enum { MASK_PATHS = sizeof mask_paths / sizeof mask_paths[0] };
 
 static unsigned read_mask(struct check *check, const struct field *field, const Google__Protobuf__FieldMask *mask) {
   unsigned bits = 0;
   if (!mask || mask->n_paths == 0)
-    check_fail(check, field, "is empty; it must name at least one of state, url, events, secrets, timeout and format");
+    check_fail(check, field, "is empty; it must name at least one of " MASK_NAMES);
   for (size_t i = 0; mask && i < mask->n_paths; i++) {
     size_t row = 0;
     while (row < MASK_PATHS && strcmp(mask_paths[row].path, mask->paths[i]) != 0)
@@ -96,28 +105,9 @@ static unsigned read_mask(struct check *check, const struct field *field, const 
     if (row < MASK_PATHS)
       bits |= mask_paths[row].bit;
     else
-      check_fail(check, FIELD_AT(field, "paths", i),
-                 "is \"%.64s\"; it must be one of state, url, events, secrets, timeout and format", mask->paths[i]);
+      check_fail(check, FIELD_AT(field, "paths", i), "is \"%.64s\"; it must be one of " MASK_NAMES, mask->paths[i]);
   }
   return bits;
-}
-
-/* Empty takes the URL away. A name is looked up when it is dialled; an address can be refused now. */
-static void read_url(struct check *check, const struct field *field, const char *text,
-                     const struct address_set *allow) {
-  struct callback_url url;
-  size_t findings = check->count;
-  if (*text == 0)
-    return;
-  check_url(check, field, text);
-  if (check->count > findings || url_parse(text, strlen(text), &url) || !url.is_address)
-    return;
-  const char *why = "";
-  if (!address_is_allowed(allow, (const struct sockaddr *)&url.address, &why)) {
-    char address[ADDRESS_TEXT_SIZE];
-    address_print((const struct sockaddr *)&url.address, address);
-    check_fail(check, field, "leads to the address %s, which the operator does not allow (%s)", address, why);
-  }
 }
 
 static void read_secrets(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
@@ -132,6 +122,33 @@ static void read_secrets(struct check *check, const struct field *field, const R
   read->secret_count = rule->n_secrets;
 }
 
+static void read_headers(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
+                         struct store_rule *read) {
+  struct store_header *headers = ARENA_ARRAY(check->arena, struct store_header, HEADERS_MAX + 1);
+  check_count(check, field, rule->n_headers, 0, HEADERS_MAX);
+  for (size_t i = 0; i < rule->n_headers && i < HEADERS_MAX; i++) {
+    const struct field *at = FIELD_AT(field->parent, field->name, i);
+    headers[i] = (struct store_header){rule->headers[i]->name, rule->headers[i]->value};
+    check_callback_header(check, at, headers[i].name, headers[i].value);
+    for (size_t k = 0; k < i; k++)
+      if (strcasecmp(headers[k].name, headers[i].name) == 0)
+        check_fail(check, FIELD(at, "name"), "is there twice");
+  }
+  read->headers = headers;
+  read->header_count = rule->n_headers;
+}
+
+static void read_schedule(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
+                          struct store_rule *read) {
+  int64_t *waits_ms = ARENA_ARRAY(check->arena, int64_t, WAITS_MAX + 1);
+  check_count(check, field, rule->n_schedule, 0, WAITS_MAX);
+  for (size_t i = 0; i < rule->n_schedule && i < WAITS_MAX; i++)
+    waits_ms[i] =
+        check_duration(check, FIELD_AT(field->parent, field->name, i), rule->schedule[i], SECOND_MS, DAY_MS, 0);
+  read->schedule_ms = waits_ms;
+  read->schedule_count = rule->n_schedule;
+}
+
 static void read_rule(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
                       unsigned mask, const struct address_set *allow, struct store_rule *read) {
   memset(read, 0, sizeof *read);
@@ -144,7 +161,7 @@ static void read_rule(struct check *check, const struct field *field, const Ring
       check_fail(check, FIELD(field, "state"), "is %d; it must be 1 (on) or 2 (off)", (int)rule->state);
   }
   if (mask & RULE_URL)
-    read_url(check, FIELD(field, "url"), rule->url, allow);
+    check_callback_url(check, FIELD(field, "url"), rule->url, allow);
   for (size_t i = 0; mask & RULE_EVENTS && i < rule->n_events; i++) {
     if (rule->events[i] == RINGBACK__V1__CALLBACK_EVENT__CALLBACK_EVENT_TASK_FINISH)
       read->events |= 1u << rule->events[i];
@@ -153,6 +170,15 @@ static void read_rule(struct check *check, const struct field *field, const Ring
   }
   if (mask & RULE_SECRETS)
     read_secrets(check, FIELD(field, "secrets"), rule, read);
+  if (mask & RULE_CONCURRENCY)
+    read->concurrency = (int)check_range_or(check, FIELD(field, "concurrency"), rule->concurrency, 1, CONCURRENCY_MAX,
+                                            CONCURRENCY_DEFAULT);
+  if (mask & RULE_HEADERS)
+    read_headers(check, FIELD(field, "headers"), rule, read);
+  if (mask & RULE_SCHEDULE)
+    read_schedule(check, FIELD(field, "schedule"), rule, read);
+  if (mask & RULE_MAX_AGE)
+    read->max_age_ms = check_duration(check, FIELD(field, "max_age"), rule->max_age, MINUTE_MS, SCHEDULE_AGE_MAX_MS, 0);
   if (mask & RULE_FORMAT)
     read->format = check_callback_format(check, FIELD(field, "format"), rule->format);
   read->timeout_ms = TIMEOUT_DEFAULT_MS;

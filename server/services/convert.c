@@ -167,6 +167,19 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
   message->secret_count = (int32_t)rule->secret_count;
   message->timeout = convert_duration(arena, rule->timeout_ms);
   message->format = (Ringback__V1__CallbackFormat)rule->format;
+  message->off_reason = arena_strdup(arena, rule->off_reason);
+  message->concurrency = rule->concurrency;
+  message->headers = ARENA_ARRAY(arena, Ringback__V1__CallbackHeader *, rule->header_count + 1);
+  for (size_t i = 0; i < rule->header_count; i++) {
+    Ringback__V1__CallbackHeader *header = ARENA_NEW(arena, Ringback__V1__CallbackHeader);
+    ringback__v1__callback_header__init(header);
+    header->name = arena_strdup(arena, rule->headers[i].name);
+    message->headers[message->n_headers++] = header;
+  }
+  message->schedule = ARENA_ARRAY(arena, Google__Protobuf__Duration *, rule->schedule_count + 1);
+  for (size_t i = 0; i < rule->schedule_count; i++)
+    message->schedule[message->n_schedule++] = convert_duration(arena, rule->schedule_ms[i]);
+  message->max_age = convert_duration(arena, rule->max_age_ms);
   message->etag = arena_strdup(arena, rule->etag);
   message->update_time = convert_time(arena, rule->update_ms);
   return message;

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "server/base/text.h"
 #include "server/callback/url.h"
@@ -162,6 +163,23 @@ void check_url(struct check *check, const struct field *field, const char *text)
     check_fail(check, field, "is %s; it %s", shown(check, text), wrong);
 }
 
+void check_callback_url(struct check *check, const struct field *field, const char *text,
+                        const struct address_set *allow) {
+  struct callback_url url;
+  size_t findings = check->count;
+  if (*text == 0)
+    return;
+  check_url(check, field, text);
+  if (check->count > findings || url_parse(text, strlen(text), &url) || !url.is_address)
+    return;
+  const char *why = "";
+  if (!address_is_allowed(allow, (const struct sockaddr *)&url.address, &why)) {
+    char address[ADDRESS_TEXT_SIZE];
+    address_print((const struct sockaddr *)&url.address, address);
+    check_fail(check, field, "leads to the address %s, which the operator does not allow (%s)", address, why);
+  }
+}
+
 /* https://www.w3.org/TR/trace-context/#traceparent-header: version 00, which has 55 characters. */
 void check_traceparent(struct check *check, const struct field *field, const char *text) {
   static const char form[] = "00-iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii-ssssssssssssssss-ff";
@@ -229,4 +247,34 @@ int check_callback_format(struct check *check, const struct field *field, int va
   if (value < 0 || value > RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_JSON)
     check_fail(check, field, "is %d; it must be 1 (XML, seed), 2 (XML, current) or 3 (JSON)", value);
   return value ? value : RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_XML_SEED;
+}
+
+static bool is_reserved_header(const char *name) {
+  static const char *const names[] = {"host",       "connection", "cookie",     "transfer-encoding",
+                                      "te",         "trailer",    "upgrade",    "expect",
+                                      "keep-alive", "user-agent", "traceparent"};
+  static const char *const prefixes[] = {"content-", "proxy-", "webhook-", "ringback-"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (strcasecmp(name, names[i]) == 0)
+      return true;
+  for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+    if (strncasecmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+      return true;
+  return false;
+}
+
+void check_callback_header(struct check *check, const struct field *field, const char *name, const char *value) {
+  static const char token[] = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  size_t length = strlen(name), value_length = strlen(value);
+  if (length == 0 || length > 64 || strspn(name, token) != length)
+    check_fail(check, FIELD(field, "name"), "is no header's name of 1 to 64 characters");
+  else if (is_reserved_header(name))
+    check_fail(check, FIELD(field, "name"), "is \"%s\", which is not for rules to set", name);
+  bool control = false;
+  for (size_t i = 0; i < value_length; i++)
+    control = control || (unsigned char)value[i] < 0x20 || value[i] == 0x7f;
+  if (value_length == 0 || value_length > 1024)
+    check_fail(check, FIELD(field, "value"), "has %zu bytes; it must have 1 to 1024", value_length);
+  else if (control)
+    check_fail(check, FIELD(field, "value"), "has control characters");
 }

@@ -16,6 +16,7 @@
 #include "google/protobuf/timestamp.pb-c.h"
 #include "redis/id.h"
 #include "server/base/arena.h"
+#include "server/callback/address.h"
 #include "server/services/names.h"
 
 /* A field in its parents. index is -1 unless it is an element of a list. */
@@ -75,8 +76,14 @@ void check_token(struct check *check, const struct field *field, const char *tex
 void check_text(struct check *check, const struct field *field, const char *text, size_t min, size_t max);
 /* An absolute http or https URL without user information. */
 void check_url(struct check *check, const struct field *field, const char *text);
+/* The same of an URL that is to be called back; "" passes. A name is looked up when it is dialled; an address that the
+ * operator does not allow is refused now. */
+void check_callback_url(struct check *check, const struct field *field, const char *text,
+                        const struct address_set *allow);
 /* A CallbackFormat; unspecified becomes XML_SEED. */
 int check_callback_format(struct check *check, const struct field *field, int value);
+/* A header of a callback rule. */
+void check_callback_header(struct check *check, const struct field *field, const char *name, const char *value);
 /* Empty, or a W3C traceparent. */
 void check_traceparent(struct check *check, const struct field *field, const char *text);
 

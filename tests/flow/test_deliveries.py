@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import re
+import threading
 import time
 
 from harness import NO_JOB, bucket_of, duration, eventually, rejects, timestamp
@@ -137,6 +138,7 @@ def test_the_schedule_begins_anew_for_what_is_sent_again(api, queue, receiver):
     api.set_callback(queue, receiver.url())
     dead = dead_delivery(api, queue, receiver)
     receiver.answers = [500]
+    api.set_callback(queue, receiver.url())
     api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[dead.id])
     found, = eventually(lambda: [d for d in deliveries(api, queue) if d.attempts == 2])
     assert 2 < found.next_attempt_time.ToDatetime().timestamp() - found.last_attempt_time.ToDatetime().timestamp() < 9
@@ -144,8 +146,7 @@ def test_the_schedule_begins_anew_for_what_is_sent_again(api, queue, receiver):
 
 def test_all_dead_callbacks_of_a_queue_are_sent_again_in_bounded_steps(api, queue, receiver):
     receiver.status = 410
-    api.set_callback(queue, receiver.url())
-    api.submit(queue, 300)
+    api.submit(queue, 300, callback=dict(url=receiver.url()))
     for _ in range(2):
         leased = api.lease(queue, 150)
         api.worker.FinishJobs(bucket=bucket_of(queue), jobs=[dict(lease=dict(job_id=l.job.id, fencing_token=l.fencing_token), success={})
@@ -158,9 +159,12 @@ def test_all_dead_callbacks_of_a_queue_are_sent_again_in_bounded_steps(api, queu
     assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=dict(filter_, end_create_time=timestamp(1000))).redelivered_count == 0
     assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=dict(queue=queue, error_classes=["dns"])).redelivered_count == 0
     first = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=filter_)
-    assert first.redelivered_count == 250 and first.next_page_token
-    second = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=filter_, page_token=first.next_page_token)
-    assert second.redelivered_count == 50 and not second.next_page_token
+    assert first.redelivered_count == 100 and first.next_page_token
+    counts, token = [], first.next_page_token
+    while token:
+        step = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), filter=filter_, page_token=token)
+        counts, token = counts + [step.redelivered_count], step.next_page_token
+    assert sum(counts) == 200 and max(counts) <= 100
     receiver.wait(600, seconds=30)
     eventually(lambda: not deliveries(api, queue, states=["DELIVERY_STATE_SENDING", "DELIVERY_STATE_PENDING", "DELIVERY_STATE_DEAD"]))
     with rejects("INVALID_ARGUMENT", "page_token"):
@@ -275,3 +279,105 @@ def test_the_sequence_counts_what_the_rule_sends_and_nothing_else(api, queue, re
     run(api, queue)
     requests = receiver.wait(5, seconds=15)
     assert [r.headers.get("Ringback-Sequence") for r in sorted(requests, key=lambda r: r.time)] == ["1", None, None, "2", "2"]
+
+
+# --- what a rule decides --------------------------------------------------------------------------------------------------------------------
+
+def update_rule(api, queue, **fields):
+    return api.callback.UpdateCallbackRule(rule=dict(queue=queue, **fields), update_mask=dict(paths=list(fields))).rule
+
+
+def test_gone_switches_the_rule_off_and_says_why_and_what_waits_goes_on_when_it_is_on_again(api, queue, receiver):
+    receiver.answers = [410]
+    api.set_callback(queue, receiver.url())
+    run(api, queue)
+    rule = eventually(lambda: [r for r in [api.callback.GetCallbackRule(queue=queue).rule] if r.state == 2])[0]
+    assert "410" in rule.off_reason
+    run(api, queue)
+    time.sleep(0.3)
+    assert len(receiver.requests) == 1
+    rule = update_rule(api, queue, state="CALLBACK_RULE_STATE_ON")
+    assert rule.state == 1 and rule.off_reason == ""
+    run(api, queue)
+    receiver.wait(2)
+    # A job's own URL that is gone says nothing of the rule.
+    receiver.answers = [410]
+    run(api, queue, callback=dict(url=receiver.url("/own")))
+    eventually(lambda: len(deliveries(api, queue, states=["DELIVERY_STATE_DEAD"])) == 2)
+    assert api.callback.GetCallbackRule(queue=queue).rule.state == 1
+
+
+def test_waiting_deliveries_are_parked_while_the_rule_is_off(api, queue, receiver):
+    receiver.answers = [500]
+    api.set_callback(queue, receiver.url(), schedule=[duration(1)])
+    run(api, queue)
+    eventually(lambda: [d for d in deliveries(api, queue) if d.attempts])
+    update_rule(api, queue, state="CALLBACK_RULE_STATE_OFF")
+    time.sleep(1.6)
+    assert len(receiver.requests) == 1
+    update_rule(api, queue, state="CALLBACK_RULE_STATE_ON")
+    receiver.wait(2)
+    eventually(lambda: deliveries(api, queue, states=["DELIVERY_STATE_DELIVERED"]))
+
+
+def test_a_rule_has_its_own_schedule_and_age(api, queue, receiver):
+    receiver.status = 500
+    rule = api.set_callback(queue, receiver.url(), schedule=[duration(1), duration(2)], max_age=duration(60))
+    assert [w.seconds for w in rule.schedule] == [1, 2] and rule.max_age.seconds == 60
+    run(api, queue)
+    first, second, third, fourth = receiver.wait(4, seconds=12)
+    waits = [b.time - a.time for a, b in ((first, second), (second, third), (third, fourth))]
+    assert 0.7 < waits[0] < 1.8 and all(1.5 < wait < 3.2 for wait in waits[1:]), waits
+    assert not update_rule(api, queue, schedule=[]).schedule
+    receiver.answers = [(429, {"Retry-After": "7000"})]
+    job = run(api, queue)
+    found, = eventually(lambda: [d for d in deliveries(api, queue, job_id=job) if d.attempts])
+    assert 50 < found.next_attempt_time.ToDatetime().timestamp() - found.create_time.ToDatetime().timestamp() <= 60.1
+    for bad, field in ((dict(schedule=[duration(0)]), "rule.schedule[0]"), (dict(schedule=[duration(1)] * 21), "rule.schedule"),
+                       (dict(max_age=duration(1)), "rule.max_age"), (dict(concurrency=257), "rule.concurrency")):
+        with rejects("INVALID_ARGUMENT", field):
+            update_rule(api, queue, **bad)
+
+
+def test_a_rule_s_headers_are_sent_along_and_their_values_not_shown(api, queue, receiver):
+    headers = [dict(name="Authorization", value="Bearer s3cret"), dict(name="X-One", value="1")]
+    rule = api.set_callback(queue, receiver.url(), headers=headers)
+    assert [(h.name, h.value) for h in rule.headers] == [("Authorization", ""), ("X-One", "")]
+    run(api, queue)
+    request, = receiver.wait(1)
+    assert (request.headers["Authorization"], request.headers["X-One"]) == ("Bearer s3cret", "1")
+    run(api, queue, callback=dict(url=receiver.url("/own")))
+    assert "Authorization" not in receiver.wait(2)[1].headers, "a job's own URL inherits nothing"
+    for name in ("", "a b", "x" * 65, "a:b", "Host", "CONTENT-TYPE", "webhook-id", "Ringback-Sequence", "transfer-encoding", "Proxy-Authorization"):
+        with rejects("INVALID_ARGUMENT", "rule.headers[0].name"):
+            update_rule(api, queue, headers=[dict(name=name, value="v")])
+    for value in ("", "a\nb", "a\r\nX: y", "\x00", "\x7f", "\t", "v" * 1025):
+        with rejects("INVALID_ARGUMENT", "rule.headers[0].value"):
+            update_rule(api, queue, headers=[dict(name="X", value=value)])
+    with rejects("INVALID_ARGUMENT", "rule.headers[1].name"):
+        update_rule(api, queue, headers=[dict(name="X", value="1"), dict(name="x", value="2")])
+
+
+def test_a_rule_s_concurrency_is_kept(api, queue, receiver):
+    state = dict(now=0, most=0)
+    lock = threading.Lock()
+
+    def slow(handler):
+        with lock:
+            state["now"] += 1
+            state["most"] = max(state["most"], state["now"])
+        time.sleep(0.05)
+        with lock:
+            state["now"] -= 1
+        handler.send_response(204)
+        handler.end_headers()
+
+    receiver.status = slow
+    assert api.set_callback(queue, receiver.url(), concurrency=2).concurrency == 2
+    for _ in range(2):
+        api.submit(queue, 15)
+        for leased in api.lease(queue, 15):
+            api.finish(leased)
+    receiver.wait(30, seconds=20)
+    assert state["most"] == 2
+    assert update_rule(api, queue, concurrency=0).concurrency == 32

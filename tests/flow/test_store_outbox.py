@@ -23,7 +23,7 @@ def pack_job(flags, endpoint):
 class Delivery:
     def __init__(self, id_, group, state, now):
         self.id, self.group, self.state, self.next = id_, group, state, now if state == PENDING else 0
-        self.attempts = self.before = self.token = self.expiry = 0
+        self.attempts = self.before = self.abandoned = self.token = self.expiry = 0
         self.frozen, self.trashed, self.ended = False, False, now if state == SUPPRESSED else 0
 
 
@@ -150,6 +150,7 @@ class Outbox:
             answer = self.library.call("settle", delivery.id, delivery.token, state, 200, "", "", self.now, 5, next_, *ATTEMPT)
             assert answer[0] == OK
             delivery.attempts += 1
+            delivery.abandoned = 0
             if state == PENDING and ":" not in delivery.group and not self.rule["url"]:
                 state = DEAD
             delivery.state, delivery.next = state, next_ if state == PENDING else 0
@@ -166,15 +167,22 @@ class Outbox:
             assert answer[0] == OK
             if delivery.state != DELIVERED:
                 delivery.attempts += 1
+                delivery.abandoned = 0
                 delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
 
     def redeliver(self):
         """By id whatever may be, or the dead ones."""
         known = [delivery for delivery in self.deliveries.values() if not delivery.trashed]
         if self.pick.random() < 0.3:
-            answer = self.library.call("redeliver_dead", "a", "q", "", 0, 0, "")
             chosen = [delivery for delivery in known if delivery.state == DEAD and self.may_redeliver(delivery)]
-            assert answer[0] == OK and answer[2] == b"" and answer[1] == len(chosen)
+            count, position = 0, b""
+            while True:
+                answer = self.library.call("redeliver_dead", "a", "q", "", 0, 0, position)
+                assert answer[0] == OK and answer[1] <= 100
+                count, position = count + answer[1], answer[2]
+                if not position:
+                    break
+            assert count == len(chosen)
         else:
             picked = self.pick.sample(known, min(len(known), 5))
             if not picked:
@@ -184,6 +192,7 @@ class Outbox:
             assert answer[3::3] == [OK if self.may_redeliver(delivery) else PRECONDITION for delivery in picked]
         for delivery in chosen:
             delivery.state, delivery.next, delivery.ended, delivery.before = PENDING, self.now, 0, delivery.attempts
+            delivery.abandoned = 0
 
     def may_redeliver(self, delivery):
         if delivery.state not in (PENDING, DELIVERED, DEAD) or (":" not in delivery.group and not self.rule["url"]):
@@ -199,7 +208,9 @@ class Outbox:
                 delivery.state, delivery.next, delivery.ended = DEAD, 0, self.now
             delivery.trashed = False
             if delivery.state == SENDING and delivery.expiry <= self.now:
-                delivery.state, delivery.next = PENDING, self.now
+                delivery.abandoned += 1
+                delivery.state, delivery.next = (PENDING, self.now) if delivery.abandoned < 5 else (DEAD, 0)
+                delivery.ended = 0 if delivery.next else self.now
         # Jobs that a delivery still needs stay; of the others the library may keep some a while, for it looks at them again in a minute.
         gone = self.library.call("get", "a", *self.jobs)[2] if self.jobs else []
         for id_ in gone:
@@ -322,3 +333,60 @@ def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F
     assert sum(delivery.state == SENDING for delivery in outbox.deliveries.values()) == 60 - CONCURRENCY
 
 
+
+
+HOUR = 3600 * 1000
+
+
+def end_one(outbox):
+    """A rule's delivery, ended and claimed; its id and token."""
+    answer = outbox.library.call("submit", "a", "q", 1, "", b"0" * 8, pack_job(0, 0))
+    outbox.library.call("cancel", "a", "i", bytes([64]) + answer[6].to_bytes(5, "big") + answer[7].to_bytes(6, "big") + answer[8].to_bytes(4, "big"))
+    return outbox.library.call("claim", 1, 2000)[2][0][0:3:2]
+
+
+def test_a_rule_that_only_fails_is_switched_off_after_120_hours_and_20_failures(library):  # noqa: F811
+    outbox = Outbox(library, 1)
+
+    def settle(state):
+        id_, token = end_one(outbox)
+        next_ = library.now + 10 ** 9 if state == PENDING else 0
+        assert library.call("settle", id_, token, state, 500, "status_5xx", "no", library.now, 5, next_, *ATTEMPT)[0] == OK
+
+    def rule():
+        return library.call("rule_get", "a", "q")
+
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/")
+    for _ in range(30):
+        settle(PENDING)
+    library.advance(119 * HOUR)
+    settle(PENDING)
+    assert rule()[1] == 1
+    settle(DELIVERED)
+    library.advance(2 * HOUR)
+    settle(PENDING)
+    assert rule()[1] == 1, "a success begins the count anew"
+    library.advance(121 * HOUR)
+    for _ in range(18):
+        settle(PENDING)
+    assert rule()[1] == 1, "19 failures are too few"
+    settle(PENDING)
+    assert rule()[1] == 0 and b"120 hours" in rule()[9]
+    library.call("rule_update", "a", "q", "", "on", 1)
+    assert rule()[1] == 1 and rule()[9] == b""
+    settle(PENDING)
+    assert rule()[1] == 1
+
+
+def test_a_delivery_that_ends_its_dispatcher_five_times_is_dead(library):  # noqa: F811
+    outbox = Outbox(library, 1)
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/", "to", 1000)
+    id_, _ = end_one(outbox)
+    for times in range(1, 6):
+        library.advance(4000)
+        while library.call("sweep")[1]:
+            pass
+        found, = library.call("delivery_get", "a", id_)[2]
+        assert (found[4], found[6]) == (PENDING if times < 5 else DEAD, 0), "without using up attempts"
+        assert len(library.call("claim", 1, 2000)[2]) == (1 if times < 5 else 0)
+    assert found[8] == b"crash_loop"

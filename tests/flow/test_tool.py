@@ -474,6 +474,10 @@ def test_the_callback_commands(tool, api, bucket, q, listen):
     secret = tool("callback", "rotate-secret", q, "--overlap", "1h").out.strip()
     assert secret.startswith("whsec_") and re.search(r"Secrets +2", tool("callback", "show", q).out)
     assert tool("callback", "set", q, "--format", "json", "--json").json["rule"]["format"] == "CALLBACK_FORMAT_JSON"
+    tool("callback", "set", q, "--schedule", "1s,1m", "--max-age", "2h", "--concurrency", "3", "--header", "X-A: b")
+    shown = tool("callback", "show", q).out
+    assert re.search(r"Concurrency +3\b", shown) and re.search(r"Header +X-A\b", shown) and re.search(r"Schedule +1\S*s", shown), shown
+    tool("callback", "set", q, "--header", "nothing", expect=USAGE)
     assert re.search(r"State +Off", tool("callback", "off", q).out)
     assert tool("callback", "show", q, "--json").json["rule"]["url"] == url
     tool("callback", "off", q, "--delete")
