@@ -83,10 +83,14 @@ static void read_times(struct check *check, const struct field *field, const Rin
 }
 
 static void read_callback(struct check *check, const struct field *field,
-                          const Ringback__V1__CallbackOverride *callback, struct store_new_job *job) {
+                          const Ringback__V1__CallbackOverride *callback, const struct address_set *allow,
+                          struct store_new_job *job) {
   switch (callback->target_case) {
   case RINGBACK__V1__CALLBACK_OVERRIDE__TARGET_URL:
-    check_url(check, FIELD(field, "url"), callback->url);
+    if (*callback->url)
+      check_callback_url(check, FIELD(field, "url"), callback->url, allow);
+    else
+      check_url(check, FIELD(field, "url"), callback->url);
     check_callback_format(check, FIELD(field, "format"), callback->format);
     job->callback_url = callback->url;
     break;
@@ -125,7 +129,7 @@ void spec_read(struct check *check, const struct field *field, const Ringback__V
       check_duration(check, FIELD(field, "run_timeout"), spec->run_timeout, SECOND_MS, 30 * DAY_MS, 0);
   job->max_attempts = (int)check_range_or(check, FIELD(field, "max_attempts"), spec->max_attempts, 1, 100, 0);
   if (spec->callback)
-    read_callback(check, FIELD(field, "callback"), spec->callback, job);
+    read_callback(check, FIELD(field, "callback"), spec->callback, &config->callback_allow, job);
   check_traceparent(check, FIELD(field, "traceparent"), spec->traceparent);
   if (check->count == findings)
     job->spec = convert_pack(check->arena, &kept.base);

@@ -503,3 +503,9 @@ def test_no_answer_of_the_api_carries_a_secret(api, queue):
         with rejects("INVALID_ARGUMENT") as seen:
             api.callback.UpdateCallbackRule(rule=dict(queue=queue, secrets=[bad]), update_mask=dict(paths=["secrets"]))
         assert not bad or bad == "whsec_" or bad not in (seen.message or ""), "a secret is not repeated in an error"
+
+
+@pytest.mark.parametrize("url", ["http://10.1.2.3/", "http://169.254.169.254/latest/", "http://[::ffff:10.0.0.1]/", "http://0x0a000001/"])
+def test_a_job_s_own_url_with_a_denied_address_is_refused_at_the_submit(api, queue, url):
+    with rejects("INVALID_ARGUMENT", "job.callback.url"):
+        api.job.SubmitJob(queue=queue, job=dict(tag="T", callback=dict(url=url)))
