@@ -47,6 +47,7 @@ struct ringback_work {
   struct call_status status;
   bool opened, sending, reading, closing, ended;
   bool drain_said, drain_answered, heard;
+  bool leaving;   /* the server goes away: end the stream once every outcome is answered, and open another */
   int64_t credit; /* granted and not used */
   int64_t sequence, acknowledged;
   /* Tags: their addresses tell the batches apart. */
@@ -306,6 +307,8 @@ static void hear(struct ringback_work *work, const Ringback__V1__WorkResponse *r
     work->sequence = response->sequence;
   if (response->draining == RINGBACK__V1__DRAIN_REASON__DRAIN_REASON_REQUESTED)
     work->drain_answered = true;
+  if (response->draining == RINGBACK__V1__DRAIN_REASON__DRAIN_REASON_SHUTTING_DOWN)
+    work->leaving = true;
   for (size_t i = 0; i < response->n_renewals; i++)
     hear_renewal(work, response->renewals[i]);
   for (size_t i = 0; i < response->n_finished; i++) {
@@ -360,7 +363,7 @@ static void start_reading(struct ringback_work *work) {
 
 static void open_stream(struct ringback_work *work) {
   work->opened = work->sending = work->closing = work->ended = false;
-  work->drain_said = work->drain_answered = work->heard = false;
+  work->drain_said = work->drain_answered = work->heard = work->leaving = false;
   work->credit = work->sequence = work->acknowledged = 0;
   work->call = call_create(work->client, WORK_PATH, work->queue, call_deadline(-1));
   grpc_metadata_array_init(&work->headers);
@@ -438,7 +441,8 @@ static void say(struct ringback_work *work) {
   work_jobs_say(&work->jobs, now_ms(), &work->saying, &request);
   request.credit = (int32_t)more_credit(work);
   request.drain = work->draining && !work->drain_said;
-  bool done = work->stopping || (work->draining && work->drain_answered && work->jobs.count == 0);
+  bool done = work->stopping || (work->draining && work->drain_answered && work->jobs.count == 0) ||
+              (work->leaving && work->jobs.count == work_jobs_running(&work->jobs));
   bool news = request.open != NULL || request.acknowledged_sequence != 0 || request.credit != 0 || request.drain ||
               request.n_renewals + request.n_finished + request.n_released > 0;
   if (news)

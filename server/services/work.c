@@ -29,9 +29,20 @@
 
 static void settle(struct work *work);
 
+static void need_arena(struct work *work) {
+  if (!work->out)
+    work->out = arena_create();
+}
+
+static void drop_arena(struct work *work) {
+  if (work->out)
+    arena_destroy(work->out);
+  work->out = NULL;
+}
+
 static void destroy(struct work *work) {
   held_close(&work->held);
-  arena_destroy(work->out);
+  drop_arena(work);
   free(work);
 }
 
@@ -92,11 +103,13 @@ static bool refuse(struct work *work, const struct check *check) {
 /* --- leasing --- */
 
 static void take_jobs(struct work *work, const struct store_leased *result) {
-  struct arena *arena = work->out;
+  struct arena *arena;
   size_t bytes = 0, taken = 0;
   work->waiting = result->count == 0;
   if (work->waiting)
     return;
+  need_arena(work);
+  arena = work->out;
   work->jobs = ARENA_ARRAY(arena, Ringback__V1__LeasedJob *, result->count + 1);
   for (; taken < result->count; taken++) {
     const struct store_leased_job *leased = &result->jobs[taken];
@@ -195,7 +208,8 @@ static void send_news(struct work *work) {
   memset(&work->renewals, 0, sizeof work->renewals);
   memset(&work->finished, 0, sizeof work->finished);
   memset(&work->released, 0, sizeof work->released);
-  arena_reset(work->out);
+  if (work->out)
+    arena_reset(work->out);
   if (work->paused) {
     work->paused = false;
     rpc_resume_reading(work->call);
@@ -220,6 +234,8 @@ static int64_t deaf_ms(const struct work *work) {
 
 static void park(struct work *work) {
   int64_t now_ms = rpc_now_ms(work->call);
+  if (!has_news(work))
+    drop_arena(work);
   bool waiting = work->waiting && work->credit > 0 && !work->drained && !work->half_closed;
   int64_t until_ms = work->opened ? deaf_ms(work) : work->open_by_ms;
   if (work->lease_again_ms > now_ms && work->credit > 0)
@@ -317,6 +333,7 @@ void work_message(struct rpc_call *call, const ProtobufCMessage *message) {
   if (refuse(work, &check))
     return;
   work_acknowledge(work, request->acknowledged_sequence);
+  need_arena(work);
   work_take_items(work, request);
   work->credit += request->credit;
   if (request->drain && !work->drained) {
@@ -342,7 +359,6 @@ void work_start(struct rpc_call *call, const ProtobufCMessage *nothing) {
   work->call = call;
   work->store = services_store(call);
   work->config = services_config(call);
-  work->out = arena_create();
   work->open_by_ms = rpc_now_ms(call) + OPEN_MS_MAX;
   rpc_set_data(call, work);
   park(work);

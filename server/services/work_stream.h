@@ -53,7 +53,7 @@ struct work {
   bool sending;
   int64_t sending_since_ms;
 
-  /* The next message; in `out`, which is emptied when it is sent. */
+  /* The next message; in `out`, which is emptied when it is sent, and NULL while the stream is idle. */
   struct arena *out;
   Ringback__V1__LeasedJob **jobs;
   size_t job_count;

@@ -376,6 +376,40 @@ def test_acknowledged_jobs_survive_the_server_that_sent_them(start_server, start
     other.cancel()
 
 
+def test_a_stream_outlives_its_store(start_server, start_redis):
+    redis = start_redis()
+    api = start_server(redis=redis.url).api
+    name = api.make_queue("b-sick")
+    ids = api.submit(name, 2)
+    stream = Stream(api, name, credit=1, lease=duration(60))
+    [leased] = stream.jobs(1)
+    redis.kill()
+    stream.finish(leased, credit=1)
+    assert stream.finished(1)[0].result.status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    redis.start()
+    assert ids_of(stream.jobs(1, seconds=15)) == ids[1:]
+    stream.finish(leased)
+    assert stream.finished(1)[0].result.status.code == 0
+    stream.cancel()
+
+
+def test_what_was_acknowledged_stays_with_a_worker_that_leaves_a_server_that_goes(start_server, start_redis):
+    redis = start_redis()
+    first, second = start_server(redis=redis.url), start_server(redis=redis.url)
+    name = first.api.make_queue("b-leave")
+    first.api.submit(name)
+    stream = Stream(first.api, name, credit=1, lease=duration(60))
+    [leased] = stream.jobs(1)
+    first.process.terminate()
+    assert stream.read().draining == module("worker").DRAIN_REASON_SHUTTING_DOWN
+    assert stream.end() == []
+    assert first.process.wait(20 * SLOW) == 0
+    other = Stream(second.api, name, credit=1)
+    other.finish(leased)
+    assert other.finished(1)[0].result.status.code == 0
+    other.cancel()
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------------------
 
 OPEN = dict(queues=["buckets/b-refused/queues/q"])
