@@ -120,7 +120,8 @@ static void take_change(struct watch *watch, const char *id, Ringback__V1__JobSt
 static void take_events(struct watch *watch, const Ringback__V1__WatchJobsResponse *response) {
   for (size_t i = 0; i < response->n_events; i++) {
     const Ringback__V1__JobEvent *event = response->events[i];
-    if (find_watched(watch, event->job_id) == NULL)
+    const struct watched *job = find_watched(watch, event->job_id);
+    if (job == NULL || message_has_ended(job->state)) /* its end was read before the events up to it came */
       continue;
     if (watch->tool->json)
       tool_print_json_line(&event->base);
