@@ -71,7 +71,7 @@ static void turn(struct redis_connection *connection) {
 }
 
 static bool comes_up(struct redis_connection *connection) {
-  for (int i = 0; i < 1000 && !redis_connection_is_up(connection); i++)
+  for (int i = 0; i < 6000 && !redis_connection_is_up(connection); i++)
     turn(connection);
   return redis_connection_is_up(connection);
 }

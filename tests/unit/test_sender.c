@@ -240,7 +240,8 @@ static void names_that_do_not_resolve_are_dns_failures(void **state) {
   expect(&result, 0, "dns");
   result = post(sender, "http", "silent.test", "/status/200");
   expect(&result, 0, "dns");
-  assert_in_range(result.total_us, 2900000, 4500000);
+  /* 3 s; a c-ares that has seen the server answer quickly (1.31 and later) gives up sooner. */
+  assert_in_range(result.total_us, 900000, 4500000);
   sender_destroy(sender);
 }
 
