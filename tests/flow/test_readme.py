@@ -40,3 +40,21 @@ def test_the_readme_lists_every_option_of_the_server():
     options = re.findall(r"^\s+--([a-z-]+)", subprocess.run([harness.SERVER, "--help"], capture_output=True, text=True).stdout, re.M)
     missing = [name for name in options if name not in ("help", "version") and f"`--{name}" not in README]
     assert options and not missing
+
+
+def test_the_receiver_takes_what_is_signed_and_nothing_else(api, queue, tmp_path):
+    port = harness.free_port()
+    (tmp_path / "receiver.py").write_text(block("receiver.py"))
+    secret = api.callback.RotateSigningSecret(queue=queue).secret
+    with open(tmp_path / "out", "w") as out:
+        receiver = subprocess.Popen([sys.executable, tmp_path / "receiver.py"], stdout=out, stderr=subprocess.DEVNULL,
+                                    env={**os.environ, "SECRET": secret, "PORT": str(port)})
+    try:
+        api.callback.UpdateCallbackRule(rule=dict(queue=queue, url=f"http://127.0.0.1:{port}/"), update_mask=dict(paths=["url"]))
+        harness.eventually(lambda: api.callback.SendTestCallback(queue=queue).delivery.http_status == 204)
+        assert (tmp_path / "out").read_text().startswith("cb_test_")
+        api.callback.RotateSigningSecret(queue=queue, overlap=harness.duration(0))
+        assert api.callback.SendTestCallback(queue=queue).delivery.http_status == 401
+    finally:
+        receiver.kill()
+        receiver.wait()
