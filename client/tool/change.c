@@ -32,19 +32,27 @@ struct change {
   struct job_filter filter;
   char *token;
   int64_t count;
-  json_t *results; /* of ids */
+  int64_t accepted; /* ids whose result was good: more than `count` when jobs were that way already */
+  json_t *results;  /* of ids */
 };
+
+/* Failures of one kind keep their exit status; of several kinds they are just failures. */
+static int join_status(int worst, int status) {
+  if (status == TOOL_OK || worst == status)
+    return worst;
+  return worst == TOOL_OK ? status : TOOL_FAILED;
+}
 
 static int take_results(struct tool *tool, struct change *change, char **ids, size_t id_count,
                         Google__Rpc__Status **results, size_t result_count) {
   int worst = TOOL_OK;
   for (size_t i = 0; i < id_count && i < result_count; i++) {
+    change->accepted += results[i]->code == RINGBACK_OK;
     json_t *row = json_of_message(&results[i]->base);
-    json_object_set_new(row, "jobId", json_string(ids[i]));
+    json_object_set_new(row, "jobId", json_of_text(ids[i]));
     json_array_append_new(change->results, row);
     int status = tool->json ? tool_exit_status(results[i]->code) : message_item_failed(ids[i], results[i]);
-    if (status != TOOL_OK)
-      worst = status;
+    worst = join_status(worst, status);
   }
   return worst;
 }
@@ -97,8 +105,7 @@ static int change_by_ids(struct tool *tool, struct change *change, int argc, cha
     int status = TOOL_OK;
     step = count - done < JOBS_PER_CALL ? count - done : JOBS_PER_CALL;
     bool answered = change->call(tool, change, argv + done, step, &status);
-    if (status != TOOL_OK)
-      worst = status;
+    worst = join_status(worst, status);
     if (!answered)
       break;
     output_progress(tool, "%lld %s", (long long)change->count, change->sentence);
@@ -139,7 +146,10 @@ static int change_run(struct tool *tool, struct change *change, int argc, char *
   output_progress_clear(tool);
   if (tool->json)
     json_print(json_pack("{s:I,s:O}", change->counted, (json_int_t)change->count, "results", change->results));
-  else
+  else if (change->accepted > change->count)
+    printf("%lld %s, %lld earlier\n", (long long)change->count, change->sentence,
+           (long long)(change->accepted - change->count));
+  else if (change->count > 0 || status == TOOL_OK) /* a failure has been told; that nothing was done adds nothing */
     printf("%lld %s\n", (long long)change->count, change->sentence);
   json_decref(change->results);
   free(change->token);

@@ -14,13 +14,17 @@ static const struct option_row global_options[] = {
      .kind = OPTION_TEXT,
      .value = "BUCKET",
      .help = "the bucket of plain queue names and of jobs; else RINGBACK_BUCKET"},
-    {.name = "json", .letter = 'j', .kind = OPTION_FLAG, .help = "print results as JSON"},
+    {.name = "json",
+     .letter = 'j',
+     .kind = OPTION_FLAG,
+     .help = "print results as JSON, and errors as JSON on standard error"},
     {.name = "timeout",
      .kind = OPTION_DURATION,
      .value = "DURATION",
      .help = "how long one call may take, repetitions included (30s)",
      .low = 1,
      .high = 86400000},
+    {.name = "version", .kind = OPTION_FLAG, .help = "print the version"},
     {.name = "help", .letter = 'h', .kind = OPTION_FLAG, .help = "tell how a command is used"},
     {.name = NULL},
 };
@@ -53,14 +57,22 @@ static const struct command_row commands[] = {
      "succeeded and 1 when it failed or was cancelled. --jsonl reads one job a line as JSON, such as\n"
      "  {\"tag\": \"Transcode\", \"input\": {\"object\": {\"object\": \"a.mp4\"}}, \"priority\": 5, \"expireTime\": "
      "\"2026-12-01T00:00:00Z\"}\n"
-     "with the fields of JobSpec; the other options that describe a job are then the defaults of all lines.",
+     "with the fields of JobSpec; the other options that describe a job are then the defaults of all lines. Lines "
+     "that\n"
+     "are refused are told by their numbers and the others are submitted: the exit status is then 1. A single job "
+     "whose\n"
+     "values are refused, and a file without any job, are wrong usage: exit status 2.\n"
+     "--timeout bounds one call; how long --wait waits is bounded by --wait-timeout alone.",
      job_submit_options, command_job_submit},
     {"job get", "ID...", 1, -1, "Shows jobs", NULL, job_get_options, command_job_get},
     {"job list", "[QUEUE]", 0, 1, "Lists a queue's jobs, newest first", NULL, job_list_options, command_job_list},
     {"job cancel", "[ID...]", 0, -1, "Cancels jobs, by id or all that a filter selects",
      "Without ids --queue is needed, and every job that has not ended and meets --tag, --state, --since and --until "
      "is\n"
-     "cancelled.",
+     "cancelled. A job that has ended otherwise, or that is not there, is told by its id: the exit status is then 1, "
+     "or "
+     "3\n"
+     "where all that failed do not exist. A job that was cancelled before is no failure.",
      job_cancel_options, command_job_cancel},
     {"job retry", "[ID...]", 0, -1, "Puts ended jobs back, by id or all that a filter selects",
      "Without ids --queue is needed: with --failed its failed jobs are put back, with --state others, within --tag, "

@@ -6,7 +6,11 @@
 
 const char help_exit_statuses[] =
     "Exit status: 0 success; 1 the operation or the job failed; 2 wrong usage; 3 not found;\n"
-    "             4 the server cannot be reached, or time ran out.\n";
+    "             4 the server cannot be reached, or time ran out.\n"
+    "With --json an error is a line on standard error:\n"
+    "  {\"error\": {\"code\": \"NOT_FOUND\", \"message\": \"...\", \"violations\": [{\"field\": \"...\", "
+    "\"description\": \"...\"}]}}\n"
+    "where code is gRPC's name, or LOCAL for what the tool found itself; \"about\" names an item of several.\n";
 
 static void print_row(FILE *out, const char *left, const char *right) {
   if (strlen(left) < LEFT_COLUMN - 2)

@@ -6,6 +6,7 @@
 #include "client/tool/json.h"
 #include "client/tool/messages.h"
 #include "client/tool/output.h"
+#include "client/tool/safe.h"
 #include "client/tool/values.h"
 #include <string.h>
 
@@ -125,7 +126,7 @@ static void get_take(struct tool *tool, struct get *get, const Ringback__V1__Get
   }
   for (size_t i = 0; i < response->n_non_exist_job_ids; i++) {
     if (tool->json)
-      json_array_append_new(get->missing, json_string(response->non_exist_job_ids[i]));
+      json_array_append_new(get->missing, json_of_text(response->non_exist_job_ids[i]));
     else
       tool_error("there is no job %s", response->non_exist_job_ids[i]);
     get->status = TOOL_NOT_FOUND;
@@ -229,6 +230,7 @@ int command_job_explain(struct tool *tool, int argc, char **argv) {
   if (tool->json) {
     tool_print_json(&response->base);
   } else {
+    safe_clean(response->explanation, strlen(response->explanation), true);
     puts(response->explanation);
     if (response->job != NULL)
       output_field(tool, "State", "%s", job_state_word(tool, response->job->state));

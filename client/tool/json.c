@@ -3,6 +3,7 @@
  * google.protobuf and google.rpc that have a form of their own in JSON are rows of one table.
  */
 #include "client/tool/json.h"
+#include "client/tool/safe.h"
 #include "client/tool/tool.h"
 #include "client/tool/values.h"
 #include "google/protobuf/any.pb-c.h"
@@ -26,6 +27,11 @@ void json_name(const char *name, char out[JSON_NAME_BYTES]) {
     up = false;
   }
   out[length] = '\0';
+}
+
+json_t *json_of_text(const char *text) {
+  json_t *string = json_string(text);
+  return string != NULL ? string : json_string(safe_text(text));
 }
 
 static json_t *json_of_timestamp(const ProtobufCMessage *message) {
@@ -75,7 +81,7 @@ static json_t *json_of_any(const ProtobufCMessage *message) {
     object = json_pack("{s:s}", "value", base64);
     free(base64);
   }
-  json_object_set_new(object, "@type", json_string(any->type_url));
+  json_object_set_new(object, "@type", json_of_text(any->type_url));
   return object;
 }
 
@@ -179,7 +185,9 @@ static json_t *json_of_repeated(const ProtobufCFieldDescriptor *field, const Pro
       const ProtobufCMessage *entry = *(ProtobufCMessage *const *)place;
       const ProtobufCFieldDescriptor *fields = entry->descriptor->fields;
       const char *key = *(char *const *)((const char *)entry + fields[0].offset);
-      json_object_set_new(list, key, json_of_value(&fields[1], (const char *)entry + fields[1].offset));
+      /* jansson takes no key that is not UTF-8. */
+      if (json_object_set_new(list, key, json_of_value(&fields[1], (const char *)entry + fields[1].offset)) != 0)
+        json_object_set_new(list, safe_text(key), json_of_value(&fields[1], (const char *)entry + fields[1].offset));
     } else {
       json_array_append_new(list, json_of_value(field, place));
     }

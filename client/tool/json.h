@@ -10,6 +10,9 @@
  * no defaults; messages and members of a oneof only when they are set. Text that is no UTF-8 becomes null. */
 json_t *json_of_message(const ProtobufCMessage *message);
 
+/* A text as a JSON string; what is no UTF-8 in it becomes '?', so that it is never missing. */
+json_t *json_of_text(const char *text);
+
 /* The message that a JSON object describes, for the caller to free with ringback_free. NULL with what is wrong, and
  * where, in `problem`. Names may be in lowerCamelCase or as in the .proto; an unknown one is refused. */
 ProtobufCMessage *json_to_message(const json_t *json, const ProtobufCMessageDescriptor *descriptor, char *problem,

@@ -9,6 +9,7 @@
 #include "client/tool/commands.h"
 #include "client/tool/json.h"
 #include "client/tool/output.h"
+#include "client/tool/safe.h"
 #include "client/tool/signature.h"
 #include "client/tool/values.h"
 #include <arpa/inet.h>
@@ -159,7 +160,7 @@ static enum MHD_Result add_header(void *object, enum MHD_ValueKind kind, const c
   for (; name[i] != '\0' && i < sizeof lower - 1; i++)
     lower[i] = (char)tolower((unsigned char)name[i]);
   lower[i] = '\0';
-  json_object_set_new(object, lower, json_string(value == NULL ? "" : value));
+  json_object_set_new(object, lower, json_of_text(value == NULL ? "" : value));
   return MHD_YES;
 }
 
@@ -214,10 +215,11 @@ static void print_json(struct MHD_Connection *connection, const char *path, cons
   clock_gettime(CLOCK_REALTIME, &clock);
   value_format_time(clock.tv_sec, (int32_t)(clock.tv_nsec / 1000000 * 1000000), now);
   json_t *body = json_stringn(callback->body, callback->byte_count);
-  json_t *line =
-      json_pack("{s:I,s:s,s:s,s:s,s:s,s:s,s:i,s:o}", "number", (json_int_t)number, "time", now, "path", path,
-                "signature", signature, "jobId", element_text(callback->body, "JobId", job), "state",
-                element_text(callback->body, "State", state), "status", (int)status, "headers", headers_of(connection));
+  json_t *line = json_pack("{s:I,s:s,s:o,s:s,s:o,s:o,s:i,s:o}", "number", (json_int_t)number, "time", now, "path",
+                           json_of_text(path), "signature", signature, "jobId",
+                           json_of_text(element_text(callback->body, "JobId", job)), "state",
+                           json_of_text(element_text(callback->body, "State", state)), "status", (int)status, "headers",
+                           headers_of(connection));
   if (body != NULL) {
     json_object_set_new(line, "body", body);
   } else {
@@ -236,12 +238,17 @@ static void print_text(const struct listener *listener, struct MHD_Connection *c
   const char *id = header(connection, "webhook-id");
   if (status != 0)
     snprintf(answered, sizeof answered, "answered %u", status);
-  printf("%s%s  %s  %s%s  %s, signature %s\n", tool->color ? "\033[1m" : "", now, id == NULL ? "-" : id,
-         element_text(callback->body, "JobId", job), tool->color ? "\033[0m" : "", answered, signature);
+  printf("%s%s  %s  %s%s  %s, signature %s\n", tool->color ? "\033[1m" : "", now, id == NULL ? "-" : safe_text(id),
+         safe_text(element_text(callback->body, "JobId", job)), tool->color ? "\033[0m" : "", answered, signature);
   element_text(callback->body, "State", state);
   if (state[0] != '\0')
-    printf("State %s\n", output_state(tool, state));
-  fwrite(callback->body, 1, callback->byte_count, stdout);
+    printf("State %s\n", output_state(tool, safe_text(state)));
+  char *body = malloc(callback->byte_count + 1);
+  if (body != NULL) {
+    memcpy(body, callback->body, callback->byte_count);
+    fwrite(body, 1, safe_clean(body, callback->byte_count, true), stdout);
+    free(body);
+  }
   fputs("\n\n", stdout);
   fflush(stdout);
 }

@@ -19,6 +19,7 @@ static void settle(struct tool *tool) {
   if (tool->bucket != NULL && strncmp(tool->bucket, "buckets/", 8) == 0)
     tool->bucket += 8;
   tool->json = tool_given(tool, "json");
+  tool_errors_as_json(tool->json);
   tool->timeout_ms = tool_number(tool, "timeout", 0);
   tool->live = isatty(STDERR_FILENO) && strcmp(terminal, "dumb") != 0;
   tool->color = isatty(STDOUT_FILENO) && strcmp(terminal, "dumb") != 0 && from_environment("NO_COLOR", NULL) == NULL;
@@ -52,6 +53,9 @@ int main(int argc, char **argv) {
     status = show_help(&tool, &result);
     break;
   case OPTIONS_WRONG:
+    for (size_t i = 0; i < tool.value_count; i++)
+      if (strcmp(tool.values[i].row->name, "json") == 0)
+        tool_errors_as_json(true);
     tool_error("%s", result.problem);
     if (argc < 2)
       help_print_all(stderr, &tool_grammar);

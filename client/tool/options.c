@@ -94,7 +94,7 @@ struct reading {
   int argc, position; /* the argument being read */
   char **argv;
   const char *group; /* the first of two words, until the second has come */
-  bool help;
+  bool help, version;
 };
 
 static bool wrong(struct reading *reading, const char *format, const char *text) {
@@ -110,6 +110,10 @@ static bool add_value(struct reading *reading, const struct option_row *row, con
   struct tool *tool = reading->tool;
   if (strcmp(row->name, "help") == 0) {
     reading->help = true;
+    return true;
+  }
+  if (strcmp(row->name, "version") == 0) {
+    reading->version = true;
     return true;
   }
   if (tool->value_count == TOOL_VALUES_MAX)
@@ -219,6 +223,17 @@ static bool check_operands(struct reading *reading) {
   return true;
 }
 
+/* --version is the command of that name, whatever else is asked for. */
+static bool take_version(struct reading *reading) {
+  for (const struct command_row *row = reading->grammar->commands; row->name != NULL; row++)
+    if (strcmp(row->name, "version") == 0) {
+      reading->tool->command = row;
+      reading->result->operand_count = 0;
+      return true;
+    }
+  return false;
+}
+
 enum options_status options_parse(const struct grammar *grammar, int argc, char **argv, struct tool *tool,
                                   struct options_result *result) {
   /* Operands move to the front of argv: there are never more of them than of the arguments already read. */
@@ -231,6 +246,8 @@ enum options_status options_parse(const struct grammar *grammar, int argc, char 
   result->topic = reading.group;
   if (reading.help)
     return OPTIONS_HELP;
+  if (reading.version && take_version(&reading))
+    return OPTIONS_RUN;
   if (tool->command == NULL) {
     if (reading.group == NULL)
       wrong(&reading, "a command is needed; `%s --help` lists them", "ringback");

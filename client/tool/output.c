@@ -3,6 +3,7 @@
  * so that what goes into a file or a pipe is plain.
  */
 #include "client/tool/output.h"
+#include "client/tool/safe.h"
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -18,11 +19,18 @@ struct table {
   bool right[TABLE_COLUMNS_MAX];
 };
 
+static char ring[RING_COUNT][RING_BYTES];
+
 static char *ring_next(void) {
-  static char ring[RING_COUNT][RING_BYTES];
   static int next;
   next = (next + 1) % RING_COUNT;
   return ring[next];
+}
+
+/* Whether this file made the text: then it may have escape sequences, for the colour of a state. All other text comes
+ * from jobs, workers and servers. */
+static bool in_ring(const char *text) {
+  return (uintptr_t)text >= (uintptr_t)ring && (uintptr_t)text < (uintptr_t)ring + sizeof ring;
 }
 
 static void *must(void *memory) {
@@ -59,6 +67,8 @@ void table_add(struct table *table, ...) {
   for (int i = 0; i < table->columns; i++) {
     const char *text = va_arg(arguments, const char *);
     row[i] = must(strdup(text == NULL ? "" : text));
+    if (text != NULL && !in_ring(text))
+      safe_clean(row[i], strlen(row[i]), false);
   }
   va_end(arguments);
 }
@@ -79,19 +89,13 @@ static int shown_width(const char *text) {
   return width;
 }
 
-/* Control characters of a job's texts must not reach the terminal. */
-static void put_text(const char *text) {
-  for (; *text != '\0'; text++)
-    putchar((unsigned char)*text < 0x20 && *text != '\033' ? ' ' : *text);
-}
-
 static void print_row(const struct table *table, char *const *row, const int *widths) {
   for (int i = 0; i < table->columns; i++) {
     int padding = widths[i] - shown_width(row[i]);
     bool last = i == table->columns - 1;
     if (table->right[i])
       printf("%*s", padding, "");
-    put_text(row[i]);
+    fputs(row[i], stdout);
     if (!last)
       printf("%*s", (table->right[i] ? 0 : padding) + 2, "");
   }
@@ -121,12 +125,16 @@ void output_field(struct tool *tool, const char *name, const char *format, ...) 
   char *text = NULL;
   va_list arguments;
   va_start(arguments, format);
+  bool ours = strcmp(format, "%s") == 0 && in_ring(va_arg(arguments, const char *));
+  va_end(arguments);
+  va_start(arguments, format);
   int length = vasprintf(&text, format, arguments);
   va_end(arguments);
   if (length > 0) {
+    if (!ours)
+      safe_clean(text, (size_t)length, false);
     printf("%s%-18s%s", tool->color ? "\033[1m" : "", name, tool->color ? "\033[0m" : "");
-    put_text(text);
-    putchar('\n');
+    puts(text);
   }
   if (length >= 0)
     free(text);

@@ -6,6 +6,7 @@
 #include "client/tool/json.h"
 #include "client/tool/messages.h"
 #include "client/tool/output.h"
+#include "client/tool/safe.h"
 #include "ringback/v1/queue.pb-c.h"
 #include <string.h>
 
@@ -237,7 +238,7 @@ static void list_page(struct tool *tool, const Ringback__V1__ListQueuesResponse 
   }
   for (size_t i = 0; i < page->n_queues; i++) {
     if (table == NULL)
-      puts(message_queue_short(page->queues[i]->name));
+      puts(safe_text(message_queue_short(page->queues[i]->name)));
     else
       queue_table_add(tool, table, page->queues[i]);
   }

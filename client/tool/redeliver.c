@@ -50,7 +50,7 @@ static Ringback__V1__RedeliverCallbacksResponse *redeliver_call(struct tool *too
   for (size_t i = 0; i < response->n_results && i < request->n_ids; i++) {
     const Google__Rpc__Status *result = response->results[i];
     json_t *row = json_of_message(&result->base);
-    json_object_set_new(row, "id", json_string(request->ids[i]));
+    json_object_set_new(row, "id", json_of_text(request->ids[i]));
     json_array_append_new(redelivery->results, row);
     status = tool->json ? tool_exit_status(result->code) : message_item_failed(request->ids[i], result);
     if (status != TOOL_OK)

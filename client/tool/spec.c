@@ -57,6 +57,23 @@ static bool check_combinations(const struct tool *tool) {
   return false;
 }
 
+/* jansson makes no string of what is not UTF-8: without this the option would be left out of the job. What --operation
+ * names may be a file, so its text is checked where it is read. */
+static bool check_texts(const struct tool *tool) {
+  for (size_t i = 0; i < tool->value_count; i++) {
+    const struct option_value *value = &tool->values[i];
+    if (value->row->kind != OPTION_TEXT || strcmp(value->row->name, "operation") == 0)
+      continue;
+    json_t *string = json_string(value->text);
+    if (string == NULL) {
+      tool_error("--%s is not UTF-8", value->row->name);
+      return false;
+    }
+    json_decref(string);
+  }
+  return true;
+}
+
 static void set_text(json_t *object, const char *key, const char *text) {
   if (text != NULL)
     json_object_set_new(object, key, json_string(text));
@@ -89,7 +106,7 @@ static bool set_operation_xml(json_t *spec, const char *operation) {
   }
   json_t *xml = json_string(operation);
   if (xml == NULL)
-    tool_error("--operation: the text is not UTF-8");
+    tool_error("--operation is not UTF-8");
   else
     json_object_set_new(spec, "operation", json_pack("{s:o}", "xml", xml));
   free(content);
@@ -102,7 +119,13 @@ static bool set_operation_data(const struct tool *tool, json_t *spec, const char
   if (content == NULL)
     return false;
   char *base64 = value_encode_base64((const uint8_t *)content, byte_count);
-  json_t *opaque = json_pack("{s:s}", "data", base64);
+  json_t *opaque = base64 == NULL ? NULL : json_pack("{s:s}", "data", base64);
+  if (opaque == NULL) {
+    tool_error("%s: out of memory", path);
+    free(base64);
+    free(content);
+    return false;
+  }
   set_text(opaque, "contentType", tool_text(tool, "content-type", NULL));
   json_object_set_new(spec, "operation", json_pack("{s:o}", "opaque", opaque));
   free(base64);
@@ -158,7 +181,7 @@ static const char *format_name(const char *choice) {
 json_t *spec_from_options(struct tool *tool) {
   const char *operation = tool_text(tool, "operation", NULL), *data = tool_text(tool, "data", NULL);
   const char *callback = tool_text(tool, "callback", NULL);
-  if (!check_combinations(tool))
+  if (!check_combinations(tool) || !check_texts(tool))
     return NULL;
   json_t *spec = json_object();
   set_text(spec, "tag", tool_text(tool, "tag", NULL));

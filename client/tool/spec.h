@@ -15,10 +15,16 @@
       {.name = "operation",                                                                                            \
        .kind = OPTION_TEXT,                                                                                            \
        .value = "XML|@FILE|-",                                                                                         \
-       .help = "what to do: a fragment of XML, a file of it, or standard input"},                                      \
-      {.name = "data", .kind = OPTION_FILE, .value = "FILE|-", .help = "what to do, as bytes of any kind"},            \
+       .help = "what to do: a fragment of XML (64 KiB, 32 levels deep at most), a file of it, or standard input"},     \
+      {.name = "data",                                                                                                 \
+       .kind = OPTION_FILE,                                                                                            \
+       .value = "FILE|-",                                                                                              \
+       .help = "what to do, as bytes of any kind, 64 KiB at most"},                                                    \
       {.name = "content-type", .kind = OPTION_TEXT, .value = "TYPE", .help = "the type of --data"},                    \
-      {.name = "user-data", .kind = OPTION_TEXT, .value = "TEXT", .help = "handed back in the callback"},              \
+      {.name = "user-data",                                                                                            \
+       .kind = OPTION_TEXT,                                                                                            \
+       .value = "TEXT",                                                                                                \
+       .help = "handed back in the callback: printable ASCII, 1,024 characters at most"},                              \
       {.name = "priority",                                                                                             \
        .letter = 'p',                                                                                                  \
        .kind = OPTION_INTEGER,                                                                                         \

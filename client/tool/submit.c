@@ -28,11 +28,14 @@ const struct option_row job_submit_options[] = {
      .value = "ID",
      .help = "makes repeating the command safe; a random one otherwise"},
     {.name = "jsonl", .kind = OPTION_FILE, .value = "FILE|-", .help = "one job a line, as JSON"},
-    {.name = "wait", .letter = 'w', .kind = OPTION_FLAG, .help = "wait until the jobs have ended, with progress"},
+    {.name = "wait",
+     .letter = 'w',
+     .kind = OPTION_FLAG,
+     .help = "wait until the jobs have ended, with progress; as long as that takes, or --wait-timeout"},
     {.name = "wait-timeout",
      .kind = OPTION_DURATION,
      .value = "DURATION",
-     .help = "stop waiting after so long (exit status 4)"},
+     .help = "stop waiting after so long (exit status 4); --timeout is for one call and does not bound this"},
     {.name = NULL},
 };
 
@@ -211,14 +214,16 @@ static bool batch_send(struct batch *batch, int *status) {
   return response != NULL;
 }
 
+/* A line that is no job is told and counted; false with *status only on an error of a call. */
 static bool batch_add(struct batch *batch, const json_t *defaults, const char *text, size_t text_bytes, size_t line,
                       int *status) {
   char problem[PROBLEM_BYTES];
   Ringback__V1__JobSpec *spec = spec_from_line(defaults, text, text_bytes, problem, sizeof problem);
   if (spec == NULL) {
+    output_progress_clear(batch->tool);
     tool_error("%s, line %zu: %s", batch->path, line, problem);
-    *status = TOOL_USAGE;
-    return false;
+    batch->refused++;
+    return true;
   }
   size_t bytes = ringback__v1__job_spec__get_packed_size(spec);
   if ((batch->count == JOBS_PER_CALL || batch->bytes + bytes > BATCH_BYTES_MAX) && !batch_send(batch, status)) {
@@ -233,7 +238,7 @@ static bool batch_add(struct batch *batch, const json_t *defaults, const char *t
 
 static int submit_lines(struct batch *batch, FILE *file, const json_t *defaults) {
   char *text = NULL;
-  size_t capacity = 0, line = 0;
+  size_t capacity = 0, line = 0, jobs = 0;
   ssize_t length;
   int status = TOOL_OK;
   bool good = true;
@@ -241,18 +246,27 @@ static int submit_lines(struct batch *batch, FILE *file, const json_t *defaults)
     line++;
     if (strspn(text, " \t\r\n") == (size_t)length)
       continue;
+    jobs++;
     if (length > LINE_BYTES_MAX) {
       tool_error("%s, line %zu: longer than 2 MiB", batch->path, line);
-      status = TOOL_USAGE;
-      good = false;
+      batch->refused++;
     } else {
       good = batch_add(batch, defaults, text, (size_t)length, line, &status);
     }
   }
-  /* The good lines before a bad one are submitted, and said to be. */
+  /* Before a failed call good lines may have gathered; they are not sent after it. */
   int sent = TOOL_OK;
-  batch_send(batch, &sent);
+  if (good)
+    batch_send(batch, &sent);
   free(text);
+  if (ferror(file)) {
+    tool_error("%s: %s", batch->path, strerror(errno));
+    return TOOL_USAGE;
+  }
+  if (jobs == 0) {
+    tool_error("%s: there is no job in it", batch->path);
+    return TOOL_USAGE;
+  }
   return status != TOOL_OK ? status : sent;
 }
 

@@ -4,7 +4,9 @@
  */
 #include "client/tool/tool.h"
 #include "client/tool/commands.h"
+#include "client/tool/json.h"
 #include "client/tool/output.h"
+#include "client/tool/safe.h"
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,9 +53,39 @@ const char *tool_next_text(const struct tool *tool, const char *name, size_t *po
   return NULL;
 }
 
+/* How errors are told: of the whole process, since they are told from everywhere. */
+static bool errors_as_json;
+static const char *server_name = "the server";
+
+void tool_errors_as_json(bool json) {
+  errors_as_json = json;
+}
+
+/* HOST:PORT, [IPV6]:PORT, or with a scheme that gRPC knows in front. */
+static bool check_server(const char *server) {
+  static const char *const schemes[] = {"dns:", "ipv4:", "ipv6:"};
+  if (strncmp(server, "unix:", 5) == 0)
+    return true;
+  const char *host = server;
+  for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+    if (strncmp(server, schemes[i], strlen(schemes[i])) == 0)
+      host = server + strlen(schemes[i]);
+  const char *colon = strrchr(host, ':');
+  bool bare = host == server && colon != NULL && host[0] != '[' && memchr(host, ':', (size_t)(colon - host)) != NULL;
+  size_t digits = colon == NULL ? 0 : strspn(colon + 1, "0123456789");
+  long port = digits > 0 && digits <= 5 ? strtol(colon + 1, NULL, 10) : 0;
+  if (colon != NULL && colon > host && !bare && colon[1 + digits] == '\0' && port >= 1 && port <= 65535)
+    return true;
+  tool_error("the server \"%s\" is not HOST:PORT, such as 127.0.0.1:7080 or [::1]:7080", server);
+  return false;
+}
+
 struct ringback_client *tool_client(struct tool *tool) {
   if (tool->client != NULL)
     return tool->client;
+  if (!check_server(tool->server))
+    exit(TOOL_USAGE);
+  server_name = tool->server;
   struct ringback_error error;
   struct ringback_options options = {.timeout_ms = tool->timeout_ms, .user_agent = "ringback/" RINGBACK_VERSION};
   tool->client = ringback_connect(tool->server, &options, &error);
@@ -74,14 +106,70 @@ void *tool_call(struct tool *tool, const char *method, const ProtobufCMessage *r
   return response;
 }
 
+/* One error as a line of JSON. `about` may be NULL. */
+static void print_json_error(const char *code, const char *about, const char *message,
+                             const struct ringback_violation *violations, size_t violation_count) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < violation_count; i++)
+    json_array_append_new(list, json_pack("{s:o,s:o}", "field", json_of_text(violations[i].field), "description",
+                                          json_of_text(violations[i].description)));
+  json_t *inner = json_pack("{s:s,s:o,s:o}", "code", code, "message", json_of_text(message), "violations", list);
+  if (about != NULL)
+    json_object_set_new(inner, "about", json_of_text(about));
+  json_t *error = json_pack("{s:o}", "error", inner);
+  char *line = error == NULL ? NULL : json_dumps(error, 0);
+  json_decref(error);
+  fprintf(stderr, "%s\n", line == NULL ? "{\"error\": {}}" : line);
+  free(line);
+}
+
 void tool_error(const char *format, ...) {
+  char *text = NULL;
   va_list arguments;
   va_start(arguments, format);
-  fflush(stdout);
-  fputs("ringback: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  int length = vasprintf(&text, format, arguments);
   va_end(arguments);
+  if (length < 0)
+    return;
+  fflush(stdout);
+  if (errors_as_json) {
+    print_json_error("LOCAL", NULL, text, NULL, 0);
+  } else {
+    safe_clean(text, (size_t)length, false);
+    fprintf(stderr, "ringback: %s\n", text);
+  }
+  free(text);
+}
+
+/* What gRPC tells of a connection that did not come about is a paragraph of its internals. */
+static const char *failure_message(const struct ringback_error *error, char *text, size_t text_bytes) {
+  static const char *const reasons[][2] = {{"onnection refused", "connection refused"},
+                                           {"unreachable", "no route to it"},
+                                           {"No route to host", "no route to it"},
+                                           {"DNS", "its name cannot be resolved"},
+                                           {"Domain name", "its name cannot be resolved"},
+                                           {"imed out", "no answer in time"},
+                                           {"imeout", "no answer in time"},
+                                           {"No such file", "there is no such socket"},
+                                           {"Socket closed", "the connection was closed"},
+                                           {"reset by peer", "the connection was closed"}};
+  static const char *const openings[] = {"failed to connect to all addresses", "connections to all backends failing",
+                                         "DNS resolution failed", "Failed to connect to remote host",
+                                         "empty address list"};
+  if (error->message[0] == '\0')
+    return ringback_code_name(error->code);
+  bool grpcs_own = false;
+  for (size_t i = 0; i < sizeof openings / sizeof *openings; i++)
+    if (strncmp(error->message, openings[i], strlen(openings[i])) == 0)
+      grpcs_own = true;
+  if (error->code != RINGBACK_UNAVAILABLE || !grpcs_own)
+    return error->message;
+  const char *reason = "no connection";
+  for (size_t i = sizeof reasons / sizeof *reasons; i > 0; i--)
+    if (strstr(error->message, reasons[i - 1][0]) != NULL)
+      reason = reasons[i - 1][1];
+  snprintf(text, text_bytes, "cannot reach %s: %s", server_name, reason);
+  return text;
 }
 
 int tool_exit_status(int code) {
@@ -109,11 +197,17 @@ static bool is_told(const struct ringback_error *error, const struct ringback_vi
 }
 
 int tool_print_failure(const char *about, const struct ringback_error *error) {
-  const char *message = error->message[0] != '\0' ? error->message : ringback_code_name(error->code);
+  char text[512];
+  const char *message = failure_message(error, text, sizeof text);
+  if (errors_as_json) {
+    fflush(stdout);
+    print_json_error(ringback_code_name(error->code), about, message, error->violations, error->violation_count);
+    return tool_exit_status(error->code);
+  }
   tool_error("%s%s%s", about == NULL ? "" : about, about == NULL ? "" : ": ", message);
   for (size_t i = 0; i < error->violation_count; i++)
     if (!is_told(error, &error->violations[i]))
-      fprintf(stderr, "  %s: %s\n", error->violations[i].field, error->violations[i].description);
+      fprintf(stderr, "  %s: %s\n", safe_text(error->violations[i].field), safe_text(error->violations[i].description));
   return tool_exit_status(error->code);
 }
 

@@ -94,13 +94,14 @@ int64_t tool_number(const struct tool *tool, const char *name, int64_t fallback)
 /* All values of a repeatable option, in order: *position starts at 0; NULL after the last. */
 const char *tool_next_text(const struct tool *tool, const char *name, size_t *position);
 
-/* The client, connected to tool->server; the same one at every call. Prints and exits with TOOL_UNAVAILABLE when the
+/* The client, connected to tool->server; the same one at every call. Prints and exits with TOOL_USAGE when the
  * target is malformed, so it never returns NULL. */
 struct ringback_client *tool_client(struct tool *tool);
 /* ringback_call with the tool's timeout; on an error prints it and sets *status to the exit status. NULL on error. */
 void *tool_call(struct tool *tool, const char *method, const ProtobufCMessage *request, int *status);
 
-/* Errors, on standard error: "ringback: message", then one line a field violation. */
+/* Errors, on standard error: "ringback: message", then one line a field violation; or each as a line of JSON. */
+void tool_errors_as_json(bool json);
 void tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Prints a call's error and returns the exit status for its code. */
 int tool_call_failed(const struct ringback_error *error);

@@ -8,6 +8,7 @@
 #include "client/tool/commands.h"
 #include "client/tool/job.h"
 #include "client/tool/output.h"
+#include "client/tool/safe.h"
 #include "client/tool/values.h"
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +82,8 @@ static void draw_bars(struct watch *watch) {
     if (message_has_ended(job->state) || job->state == RINGBACK__V1__JOB_STATE__JOB_STATE_UNSPECIFIED)
       continue;
     output_bar(job->progress, BAR_WIDTH, bar, sizeof bar);
-    fprintf(stderr, "%s  %s  %s\n", job->id, bar, output_word(&ringback__v1__job_state__descriptor, (int)job->state));
+    fprintf(stderr, "%s  %s  %s\n", safe_text(job->id), bar,
+            output_word(&ringback__v1__job_state__descriptor, (int)job->state));
     watch->bars++;
   }
   if (watch->count > 1) {
@@ -98,9 +100,9 @@ static void print_change(struct watch *watch, const struct watched *job) {
     return; /* the bars show it */
   erase_bars(watch);
   if (job->progress > 0 && !message_has_ended(job->state))
-    printf("%s  %s %d%%\n", job->id, job_state_word(tool, job->state), job->progress);
+    printf("%s  %s %d%%\n", safe_text(job->id), job_state_word(tool, job->state), job->progress);
   else
-    printf("%s  %s\n", job->id, job_state_word(tool, job->state));
+    printf("%s  %s\n", safe_text(job->id), job_state_word(tool, job->state));
   fflush(stdout);
 }
 
@@ -288,8 +290,8 @@ static void print_event(struct tool *tool, const Ringback__V1__JobEvent *event) 
     else
       snprintf(bar, sizeof bar, "%d%%", event->progress);
   }
-  printf("%s  %s  %s  %s  %s\n", message_show_time(event->time), message_queue_short(event->queue), event->job_id,
-         job_state_word(tool, event->state), bar);
+  printf("%s  %s  %s  %s  %s\n", message_show_time(event->time), safe_text(message_queue_short(event->queue)),
+         safe_text(event->job_id), job_state_word(tool, event->state), bar);
   fflush(stdout);
 }
 

@@ -3,6 +3,7 @@
  * below them, on standard error. Everything is written under show_lock, with the bars taken away first.
  */
 #include "client/tool/json.h"
+#include "client/tool/safe.h"
 #include "client/tool/values.h"
 #include "client/tool/worker.h"
 #include <stdarg.h>
@@ -74,14 +75,14 @@ static void print_text(const Ringback__V1__Job *job, const char *event, json_t *
   time_t now = time(NULL);
   localtime_r(&now, &parts);
   strftime(clock_text, sizeof clock_text, "%H:%M:%S", &parts);
-  printf("%s  %s  %-18s %s", clock_text, job->id, job->spec->tag, event);
+  printf("%s  %s  %-18s %s", clock_text, safe_text(job->id), safe_text(job->spec->tag), event);
   const char *name;
   json_t *value;
   json_object_foreach(more, name, value) {
     if (json_is_integer(value)) {
       printf("  %s %lld", name, (long long)json_integer_value(value));
     } else if (json_is_string(value) && json_string_length(value) > 0) {
-      printf("  %s %s", name, json_string_value(value));
+      printf("  %s %s", name, safe_text(json_string_value(value)));
     }
   }
   putchar('\n');
