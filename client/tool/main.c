@@ -53,8 +53,9 @@ int main(int argc, char **argv) {
     status = show_help(&tool, &result);
     break;
   case OPTIONS_WRONG:
-    for (size_t i = 0; i < tool.value_count; i++)
-      if (strcmp(tool.values[i].row->name, "json") == 0)
+    /* It may stand behind what is wrong, where nothing was read any more. */
+    for (int i = 1; i < argc; i++)
+      if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "-j") == 0)
         tool_errors_as_json(true);
     tool_error("%s", result.problem);
     if (argc < 2)

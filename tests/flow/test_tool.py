@@ -132,14 +132,6 @@ def test_a_server_that_is_not_there_is_exit_status_4(tool):
     assert time.monotonic() - begun < 15 * SLOW
 
 
-def test_a_server_that_does_not_answer_in_time_is_exit_status_4(tool):
-    import socket
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        tool("queue", "list", "--timeout", "300ms", "--server", f"127.0.0.1:{silent.getsockname()[1]}", expect=UNAVAILABLE)
-
-
 def test_health_and_version(tool):
     assert tool("health").out == "serving\n"
     assert tool("health", "--json").json["status"] == "SERVING"
@@ -149,27 +141,6 @@ def test_health_and_version(tool):
     assert re.fullmatch(r"ringback \d+\.\d+\.\d+\n", tool("version").out)
     assert tool("--version").out == tool("version").out == tool("job", "submit", "--version").out
     assert tool("--json", "--version").json == tool("version", "--json").json
-
-
-def test_a_server_that_cannot_be_reached_is_told_in_few_words(tool):
-    assert tool("queue", "list", "--server", "127.0.0.1:1", expect=UNAVAILABLE).err == \
-        "ringback: cannot reach 127.0.0.1:1: connection refused\n"
-
-
-@pytest.mark.parametrize("address", ["foo", "foo:", ":7080", "foo:port", "foo:70800", "foo:0", "::1", "::1:7080", "dns:///foo"])
-def test_a_server_without_a_port_is_wrong_usage(tool, address):
-    assert "is not HOST:PORT" in tool("queue", "list", "--server", address, expect=USAGE).err
-
-
-def test_errors_are_json_where_results_are(tool, q):
-    error = lambda *arguments, **options: json.loads(tool(*arguments, "--json", **options).err)["error"]
-    told = error("queue", "show", "none", expect=NOT_FOUND)
-    assert told["code"] == "NOT_FOUND" and told["message"] and told["violations"] == []
-    told = error("job", "submit", "-q", q, "-t", "bad tag", "--operation", "<a>", expect=USAGE)
-    assert told["code"] == "INVALID_ARGUMENT"
-    assert {violation["field"].split(".")[1] for violation in told["violations"]} == {"tag", "operation"}
-    assert error("queue", "list", "--server", "foo", expect=USAGE)["code"] == "LOCAL"
-    assert error("job", "submit", "-q", q, "--jsonl", "-", input='{"tag":"bad tag"}\n', expect=FAILED)["about"] == "line 1"
 
 
 # --- queues -----------------------------------------------------------------------------------------------------------------------
@@ -272,29 +243,6 @@ def test_a_refused_field_is_named_on_a_line_of_its_own(tool, q):
     err = tool("job", "submit", "-q", q, "-t", "bad tag", "--operation", "<a>", expect=USAGE).err.splitlines()
     assert err[0].startswith("ringback: ")
     assert any(line.startswith("  job.tag: ") for line in err) and any(line.startswith("  job.operation") for line in err)
-
-
-@pytest.mark.parametrize("option", ["tag", "user-data", "callback", "url", "object", "region", "input-bucket", "traceparent",
-                                    "content-type", "operation", "request-id"])
-def test_an_option_that_is_not_utf_8_is_refused_and_never_left_out(tool, q, option):
-    arguments = [TOOL, b"job", b"submit", b"-q", q, b"-t", b"T", f"--{option}", b"caf\xe9"]
-    done = subprocess.run(arguments, env=tool.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=20 * SLOW)
-    assert done.returncode == USAGE and done.stdout == b"" and done.stderr == f"ringback: --{option} is not UTF-8\n".encode()
-
-
-def test_what_jobs_say_does_not_steer_the_terminal(tool, api, bucket, q):
-    queue = f"buckets/{bucket}/queues/q"
-    evil = "a\u009b31mb\u0085c"
-    id = tool("job", "submit", "-q", q, "-t", "T", "--object", evil, "--operation", f"<a>{evil}</a>").out.strip()
-    leased = api.lease(queue, wait=10)[0]
-    api.finish(leased, failure=dict(code="Broken", message=evil, never=True))
-    text = api.submit(queue, operation=dict(opaque=dict(data=b"x\x1b[31my\x7f\x9b\xc2\x9bz", content_type="text/plain")))[0]
-    shown = [tool("job", "get", id, text), tool("job", "list", q), tool("job", "submit", "-q", q, "-t", f"x{evil}", expect=USAGE),
-             tool("job", "explain", text), tool("queue", "show", f"x{evil}\x1b", expect=USAGE)]
-    for done in shown:
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.out + done.err), (done.out, done.err)
-    assert "a?31mb?c" in shown[0].out and "x?[31my???z" in shown[0].out
-    assert tool("job", "get", id, "--json").json["jobs"][0]["message"] == evil
 
 
 def test_many_jobs_from_lines_of_json(tool, q, tmp_path):
@@ -472,18 +420,6 @@ def test_cancel_and_retry_by_id(tool, api, bucket, q):
     assert tool("job", "retry", ids[0]).out == "1 put back\n"
     assert api.state(ids[0], queue) == "SUBMITTED"
     assert ids[2] in tool("job", "retry", ids[2], expect=FAILED).err
-
-
-def test_cancel_tells_of_each_job_that_had_ended(tool, api, bucket, q):
-    queue = f"buckets/{bucket}/queues/q"
-    ended = api.submit(queue)[0]
-    api.finish(api.lease(queue, wait=10)[0], success={})
-    other, missing = api.submit(queue)[0], ended[:-4] + "ffff"
-    done = tool("job", "cancel", ended, expect=FAILED)
-    assert done.out == "" and done.err.startswith(f"ringback: {ended}: ") and "ended" in done.err
-    done = tool("job", "cancel", ended, missing, other, expect=FAILED)
-    assert done.out == "1 cancelled\n" and len(done.err.splitlines()) == 2
-    assert tool("job", "cancel", missing, expect=NOT_FOUND).out == ""
 
 
 def test_cancel_and_retry_by_filter_go_on_to_the_end(tool, api, bucket, q):
