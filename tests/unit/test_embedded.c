@@ -50,9 +50,14 @@ static void keep_text(void *context, const struct redis_value *reply) {
 static void ask(const struct redis_target *target, size_t count, const char *const *words, char answer[64]) {
   struct redis_connection *connection = redis_connection_create_plain(target);
   const char *reason;
-  answer[0] = 0;
-  if (!redis_ask(connection, 5000, words, count, keep_text, answer, &reason))
-    fail_msg("%s", reason);
+  for (int i = 0; i < 500; i++) {
+    answer[0] = 0;
+    if (!redis_ask(connection, 5000, words, count, keep_text, answer, &reason))
+      fail_msg("%s", reason);
+    if (strncmp(answer, "LOADING", 7) != 0)
+      break;
+    pause_ms(10); /* it has just been started and still reads its data */
+  }
   redis_connection_destroy(connection);
 }
 
