@@ -11,7 +11,7 @@ from store_model import (ALREADY_EXISTS, CANCEL, FAILED, FULL, NOT_FOUND, OK, PA
                          number, pack_record, pack_settings, read_record)
 
 PARTITION = "{p00}"
-LUA_MS_MAX = 100 * harness.SLOW  # of one command, on a machine with other things to do
+LUA_MS_MAX = 250 * harness.SLOW  # of one command by the wall clock, on a machine with other things to do
 
 
 @pytest.fixture
