@@ -9,7 +9,7 @@ import time
 import grpc
 import pytest
 
-from harness import SERVER, Api, duration, eventually, free_port, rejects
+from harness import SERVER, Api, bucket_of, duration, eventually, free_port, rejects
 
 SERVING, NOT_SERVING = 1, 2
 
@@ -50,8 +50,10 @@ def test_an_unknown_method_is_unimplemented(api):
 
 
 def test_a_deadline_that_has_passed_ends_a_call(api, queue):
+    stream = api.job.WatchJobs(bucket=bucket_of(queue), timeout=0.5)
+    assert next(stream).cursor
     with pytest.raises(grpc.RpcError) as error:
-        api.worker.LeaseJobs(queues=[queue], wait=duration(30), timeout=0.0001)
+        next(stream)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
