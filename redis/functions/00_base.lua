@@ -58,7 +58,9 @@ local CHANGED_MAX = 250         -- jobs that one cancel or retry call changes
 local REDELIVER_EXAMINED_MAX = 500 -- deliveries that one redeliver_dead looks at
 local REDELIVERED_MAX = 100     -- and puts back
 local SLICE = 100               -- items of one kind that one sweep takes
-local LOG_LENGTH = 10000        -- entries of a bucket's log
+local TRASH_SLICE = 40          -- and of trash: each is a record that is written
+local LOG_CHANGES = 100000      -- changes that a bucket's log keeps, in at least LOG_ENTRIES entries and at most ten times as many
+local LOG_ENTRIES = 1000
 local LOG_KEPT_S = 86400        -- of a bucket without queues
 local VALUES_MAX = 2000         -- values of one command: Lua's unpack fails beyond about 4,000
 local DELIVERIES_KEPT = 10000   -- ended deliveries of a queue
@@ -470,7 +472,8 @@ local function commit(T)
   end
   for group, at in pairs(T.dues) do call('ZADD', T.p .. 'due', 'LT', num(at), group) end
   for bucket, list in pairs(T.logs) do
-    call('XADD', T.p .. 'log:' .. bucket, 'MAXLEN', '~', LOG_LENGTH, '*', 'e', table.concat(list))
+    call('XADD', T.p .. 'log:' .. bucket, 'MAXLEN', '~', num(min(10 * LOG_ENTRIES, max(LOG_ENTRIES, LOG_CHANGES / #list))), '*', 'e',
+      table.concat(list))
     if call('HGET', T.p .. 'b:' .. bucket, '#w') == '1' then
       call('HSET', T.p .. 'b:' .. bucket, '#w', '0')
       publish(T, 'w ' .. bucket)
