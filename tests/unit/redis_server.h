@@ -41,7 +41,7 @@ static inline void redis_server_run(struct redis_server *server, const char *con
     _exit(127);
   }
   struct stat status;
-  for (int turn = 0; turn < 500 && stat(server->socket, &status); turn++)
+  for (int turn = 0; turn < 3000 && stat(server->socket, &status); turn++)
     pause_ms(10);
 }
 
