@@ -5,6 +5,7 @@ What the HTTP path does stands in `answer`; what a name resolves to in NAMES.
 """
 import base64
 import email.utils
+import gzip
 import hashlib
 import hmac
 import os
@@ -27,7 +28,11 @@ NAMES = {
     "metadata.test": (["169.254.169.254"], []),
     "nat64.test": ([], ["64:ff9b::7f00:1"]),
     "many.test": (["127.0.0.%d" % i for i in range(1, 21)], []),
+    "expired.test": (["127.0.0.1"], []),
+    "unknown-issuer.test": (["127.0.0.1"], []),
+    "slow-tls.test": (["127.0.0.1"], []),
 }
+GZIP_BOMB = gzip.compress(bytes(40 << 20))  # 40 KB of it
 rebind_count = 0
 SECRET = b"s" * 32
 seen_bodies = {}
@@ -110,14 +115,24 @@ def answer(connection, request, served):
         connection.sendall(response(200, body=b"x" * 60000))
     elif path == "/gzip":
         connection.sendall(response(200, ["Content-Encoding: gzip"], b"not gzip at all"))
-    elif path == "/retry-after/seconds":
-        connection.sendall(response(429, ["Retry-After: 120"]))
-    elif path == "/retry-after/date":
-        connection.sendall(response(503, ["retry-after: " + email.utils.formatdate(time.time() + 600, usegmt=True)]))
+    elif path == "/gzip-bomb":
+        connection.sendall(response(200, ["Content-Encoding: gzip"], GZIP_BOMB))
+    elif path.startswith("/retry-after/seconds/"):
+        connection.sendall(response(int(path[21:]), ["Retry-After: 120"]))
+    elif path.startswith("/retry-after/date/"):
+        connection.sendall(response(int(path[18:]), ["retry-after: " + email.utils.formatdate(time.time() + 600, usegmt=True)]))
     elif path == "/hang":
         time.sleep(60)
     elif path == "/drip":
         forever(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"x", 0.05)
+    elif path == "/drip-headers":
+        forever(connection, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"y", 0.05)
+    elif path == "/endless-chunks":
+        forever(connection, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 500)
+    elif path == "/endless-trailers":
+        forever(connection, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Filler: yyyyyyyyyyyyyyyyyyyyyyy\r\n" * 50)
+    elif path == "/endless-continue":
+        forever(connection, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50)
     elif path == "/endless-body":
         forever(connection, b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 4096)
     elif path == "/claims-much":
@@ -135,6 +150,15 @@ def answer(connection, request, served):
         return False
     elif path == "/silent-close":
         return False
+    elif path == "/reset-after-headers":
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        time.sleep(0.1)  # or they would be thrown away with the rest
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+    elif path == "/closes-on-reuse":
+        if served:
+            return False
+        connection.sendall(response(200))
     elif path == "/reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
@@ -214,14 +238,48 @@ def listener_on_loopback():
     return listener
 
 
+def openssl(*arguments):
+    subprocess.run(["openssl", *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def self_signed(directory, name, expired=False):
+    """Paths of a certificate that signs itself, and of its key."""
+    certificate, key, request = (os.path.join(directory, name + end) for end in (".pem", ".key", ".request"))
+    openssl("req", "-x509" if not expired else "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            *(() if expired else ("-days", "2")), "-subj", "/CN=" + name, "-addext", "subjectAltName=DNS:" + name, "-keyout", key,
+            "-out", request if expired else certificate)
+    if expired:  # `req` makes none that ended before it began
+        configuration = os.path.join(directory, "ca.conf")
+        with open(configuration, "w") as file:
+            file.write("[ca]\ndefault_ca=own\n[own]\ndatabase=%s/index\nserial=%s/serial\nnew_certs_dir=%s\ndefault_md=sha256\npolicy=any\n"
+                       "copy_extensions=copy\n[any]\ncommonName=supplied\n" % (directory, directory, directory))
+        with open(os.path.join(directory, "index"), "w"), open(os.path.join(directory, "serial"), "w") as file:
+            file.write("01")
+        openssl("ca", "-batch", "-selfsign", "-notext", "-config", configuration, "-startdate", "20200101000000Z",
+                "-enddate", "20200102000000Z", "-keyfile", key, "-in", request, "-out", certificate)
+    return certificate, key
+
+
 def tls_context(directory):
-    certificate, key = os.path.join(directory, "certificate.pem"), os.path.join(directory, "key.pem")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-subj", "/CN=ok.test", "-addext", "subjectAltName=DNS:ok.test", "-keyout", key, "-out", certificate],
-                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context, certificate
+    """A context that shows the certificate of ok.test unless a name has its own, and the file of those to be trusted."""
+    certificates = {name: self_signed(directory, name, name == "expired.test") for name in ("ok.test", "expired.test", "unknown-issuer.test")}
+    contexts = {}
+    for name, (certificate, key) in certificates.items():
+        contexts[name] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        contexts[name].load_cert_chain(certificate, key)
+
+    def choose(connection, name, _):
+        if name == "slow-tls.test":
+            time.sleep(60)
+        connection.context = contexts.get(name, contexts["ok.test"])
+
+    contexts["ok.test"].sni_callback = choose
+    trusted = os.path.join(directory, "trusted.pem")
+    with open(trusted, "w") as out:
+        for name in ("ok.test", "expired.test"):
+            with open(certificates[name][0]) as file:
+                out.write(file.read())
+    return contexts["ok.test"], trusted
 
 
 def main():

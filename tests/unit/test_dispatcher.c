@@ -314,7 +314,7 @@ static void gone_is_dead_at_once(void **state) {
 
 static void retry_after_decides_the_next_attempt(void **state) {
   (void)state;
-  make_queue("/retry-after/seconds", false);
+  make_queue("/retry-after/seconds/429", false);
   end_a_job();
   struct found found = wait_for(1, 5);
   expect(&found, PENDING, 429, "status_429");

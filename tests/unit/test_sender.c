@@ -102,18 +102,26 @@ static void only_2xx_is_success(void **state) {
   expect_path(sender, "/status/503", 503, "status_5xx");
   expect_path(sender, "/body", 200, "");
   expect_path(sender, "/gzip", 200, "");
+  expect_path(sender, "/gzip-bomb", 200, "");
   sender_destroy(sender);
 }
 
 static void retry_after_is_taken_in_both_forms(void **state) {
   (void)state;
   struct sender *sender = sender_with("127.0.0.0/8");
-  struct sender_result result = post(sender, "http", "127.0.0.1", "/retry-after/seconds");
-  expect(&result, 429, "status_429");
-  assert_int_equal(result.retry_after_ms, 120000);
-  result = post(sender, "http", "127.0.0.1", "/retry-after/date");
-  expect(&result, 503, "status_5xx");
-  assert_in_range(result.retry_after_ms, 590000, 601000);
+  struct sender_result result;
+  for (int i = 0; i < 2; i++) {
+    int status = i ? 503 : 429;
+    char path[64];
+    snprintf(path, sizeof(path), "/retry-after/seconds/%d", status);
+    result = post(sender, "http", "127.0.0.1", path);
+    expect(&result, status, i ? "status_5xx" : "status_429");
+    assert_int_equal(result.retry_after_ms, 120000);
+    snprintf(path, sizeof(path), "/retry-after/date/%d", status);
+    result = post(sender, "http", "127.0.0.1", path);
+    expect(&result, status, i ? "status_5xx" : "status_429");
+    assert_in_range(result.retry_after_ms, 590000, 601000);
+  }
   result = post(sender, "http", "127.0.0.1", "/status/503");
   assert_int_equal(result.retry_after_ms, -1);
   sender_destroy(sender);
@@ -124,7 +132,10 @@ static void an_answer_has_a_limit(void **state) {
   struct sender *sender = sender_with("127.0.0.0/8");
   expect_path(sender, "/endless-body", 200, "response_too_large");
   expect_path(sender, "/claims-much", 200, "response_too_large");
+  expect_path(sender, "/endless-chunks", 200, "response_too_large");
   expect_path(sender, "/endless-headers", 200, "response_too_large");
+  expect_path(sender, "/endless-trailers", 200, "response_too_large");
+  expect_path(sender, "/endless-continue", 100, "response_too_large");
   struct sender_result result = post(sender, "http", "127.0.0.1", "/endless-header");
   assert_int_equal(result.error, CALLBACK_ERROR_RESPONSE_TOO_LARGE);
   sender_destroy(sender);
@@ -136,6 +147,7 @@ static void a_connection_that_breaks_is_a_reset(void **state) {
   expect_path(sender, "/reset", 0, "reset");
   expect_path(sender, "/silent-close", 0, "reset");
   expect_path(sender, "/cut", 200, "reset");
+  expect_path(sender, "/reset-after-headers", 200, "reset");
   struct sender_result result = post(sender, "http", "127.0.0.1", "/garbage");
   assert_int_equal(result.error, CALLBACK_ERROR_RESET);
   sender_destroy(sender);
@@ -152,8 +164,8 @@ static void nobody_listening_is_connect_refused(void **state) {
 static void an_attempt_takes_no_longer_than_its_timeout(void **state) {
   (void)state;
   struct sender *sender = sender_with("127.0.0.0/8");
-  static const char *const paths[] = {"/hang", "/drip"};
-  for (size_t i = 0; i < 2; i++) {
+  static const char *const paths[] = {"/hang", "/drip", "/drip-headers"};
+  for (size_t i = 0; i < 3; i++) {
     char url[64];
     snprintf(url, sizeof(url), "http://127.0.0.1:%d%s", receiver.http, paths[i]);
     struct sender_result result = post_url(sender, url, 1000);
@@ -275,6 +287,11 @@ static void tls_is_verified(void **state) {
   expect(&result, 0, "tls");
   result = post(sender, "https", "127.0.0.1", "/status/200");
   expect(&result, 0, "tls");
+  result = post(sender, "https", "expired.test", "/status/200");
+  expect(&result, 0, "tls");
+  assert_non_null(strstr(result.message, "expired"));
+  result = post(sender, "https", "unknown-issuer.test", "/status/200");
+  expect(&result, 0, "tls");
   sender_destroy(sender);
 
   struct sender_options options = {0};
@@ -285,6 +302,15 @@ static void tls_is_verified(void **state) {
   sender = sender_create(&options);
   result = post(sender, "https", "ok.test", "/status/200");
   expect(&result, 0, "tls");
+  sender_destroy(sender);
+}
+
+static void a_handshake_that_hangs_ends_in_the_time_for_connecting(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_result result = post(sender, "https", "slow-tls.test", "/status/200");
+  expect(&result, 0, "connect_timeout");
+  assert_in_range(result.total_us, 2900000, 5000000);
   sender_destroy(sender);
 }
 
@@ -306,6 +332,8 @@ static void a_connection_closed_between_requests_is_no_failure(void **state) {
   struct sender *sender = sender_with("127.0.0.0/8");
   for (int i = 0; i < 5; i++)
     expect_path(sender, "/close-later", 200, "");
+  for (int i = 0; i < 3; i++)
+    expect_path(sender, "/closes-on-reuse", 200, "");
   sender_destroy(sender);
 }
 
@@ -421,6 +449,7 @@ int main(void) {
       cmocka_unit_test(names_that_do_not_resolve_are_dns_failures),
       cmocka_unit_test(a_silent_name_server_stalls_nobody_else),
       cmocka_unit_test(tls_is_verified),
+      cmocka_unit_test(a_handshake_that_hangs_ends_in_the_time_for_connecting),
       cmocka_unit_test(connections_are_reused),
       cmocka_unit_test(a_connection_closed_between_requests_is_no_failure),
       cmocka_unit_test(nothing_leaves_when_the_claim_has_run_out),
