@@ -1,156 +1,7 @@
-/* The store's calls about callback rules, deliveries and the outbox (50_callbacks.lua). */
-#include <stdlib.h>
+/* The store's calls about deliveries and the outbox (50_callbacks.lua). */
 #include <string.h>
 
-#include "redis/call.h"
-#include "redis/store.h"
-
-/* --- rules --- */
-
-/* Secrets are kept as one text, one a line; none contains a line feed. */
-static const char *const *split_secrets(struct arena *arena, const char *text, size_t *count) {
-  size_t most = 1;
-  for (const char *at = text; *at; at++)
-    most += *at == '\n';
-  const char **secrets = ARENA_ARRAY(arena, const char *, most);
-  *count = 0;
-  while (*text) {
-    size_t length = strcspn(text, "\n");
-    secrets[(*count)++] = arena_strndup(arena, text, length);
-    text += length + (text[length] == '\n');
-  }
-  return secrets;
-}
-
-/* Headers are kept as lines `name:value`. */
-static const struct store_header *split_headers(struct arena *arena, const char *text, size_t *count) {
-  const char *const *lines = split_secrets(arena, text, count);
-  struct store_header *headers = ARENA_ARRAY(arena, struct store_header, *count + 1);
-  for (size_t i = 0; i < *count; i++) {
-    size_t name = strcspn(lines[i], ":");
-    headers[i] = (struct store_header){arena_strndup(arena, lines[i], name), lines[i] + name + (lines[i][name] == ':')};
-  }
-  return headers;
-}
-
-/* Waits are kept as numbers with commas. */
-static const int64_t *split_numbers(struct arena *arena, const char *text, size_t *count) {
-  size_t most = 1;
-  for (const char *at = text; *at; at++)
-    most += *at == ',';
-  int64_t *numbers = ARENA_ARRAY(arena, int64_t, most);
-  *count = 0;
-  while (*text) {
-    char *end;
-    numbers[(*count)++] = strtoll(text, &end, 10);
-    text = *end == ',' ? end + 1 : "";
-  }
-  return numbers;
-}
-
-static void answer_rule(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
-  store_rule_done *done = (store_rule_done *)call->done;
-  if (error->code) {
-    done(call->context, error, NULL);
-    return;
-  }
-  struct store_rule rule = {.on = value_number(reply, 1) == 1,
-                            .url = value_text(reply, 2),
-                            .events = (unsigned)value_number(reply, 3),
-                            .timeout_ms = value_number(reply, 4),
-                            .etag = value_text(reply, 5),
-                            .update_ms = value_number(reply, 6),
-                            .format = (int)value_number(reply, 8)};
-  rule.secrets = split_secrets(call->arena, value_text(reply, 7), &rule.secret_count);
-  rule.off_reason = value_text(reply, 9);
-  rule.concurrency = (int)value_number(reply, 10);
-  rule.headers = split_headers(call->arena, value_text(reply, 11), &rule.header_count);
-  rule.schedule_ms = split_numbers(call->arena, value_text(reply, 12), &rule.schedule_count);
-  rule.max_age_ms = value_number(reply, 13);
-  done(call->context, error, &rule);
-}
-
-static struct store_call *queue_call(struct store *store, const char *function, const char *bucket, const char *queue,
-                                     call_answer *answer, void (*done)(void), void *context) {
-  struct store_call *call = call_create(store, function, id_partition(bucket), answer, done, context);
-  call_add_text(call, bucket);
-  call_add_text(call, queue);
-  return call;
-}
-
-void store_get_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done, void *context) {
-  call_send(store, queue_call(store, "rule_get", bucket, queue, answer_rule, (void (*)(void))done, context));
-}
-
-void store_update_rule(struct store *store, const char *bucket, const char *queue, const char *etag, unsigned mask,
-                       const struct store_rule *rule, store_rule_done *done, void *context) {
-  struct store_call *call = queue_call(store, "rule_update", bucket, queue, answer_rule, (void (*)(void))done, context);
-  call_add_text(call, etag);
-  if (mask & RULE_STATE) {
-    call_add_text(call, "on");
-    call_add_number(call, rule->on);
-  }
-  if (mask & RULE_URL) {
-    call_add_text(call, "url");
-    call_add_text(call, rule->url);
-  }
-  if (mask & RULE_EVENTS) {
-    call_add_text(call, "ev");
-    call_add_number(call, rule->events);
-  }
-  if (mask & RULE_TIMEOUT) {
-    call_add_text(call, "to");
-    call_add_number(call, rule->timeout_ms);
-  }
-  if (mask & RULE_FORMAT) {
-    call_add_text(call, "fm");
-    call_add_number(call, rule->format);
-  }
-  if (mask & RULE_CONCURRENCY) {
-    call_add_text(call, "cc");
-    call_add_number(call, rule->concurrency);
-  }
-  if (mask & RULE_HEADERS) {
-    const char *joined = "";
-    for (size_t i = 0; i < rule->header_count; i++)
-      joined =
-          arena_printf(call->arena, "%s%s%s:%s", joined, i ? "\n" : "", rule->headers[i].name, rule->headers[i].value);
-    call_add_text(call, "hd");
-    call_add_text(call, joined);
-  }
-  if (mask & RULE_SCHEDULE) {
-    const char *joined = "";
-    for (size_t i = 0; i < rule->schedule_count; i++)
-      joined = arena_printf(call->arena, "%s%s%lld", joined, i ? "," : "", (long long)rule->schedule_ms[i]);
-    call_add_text(call, "sc");
-    call_add_text(call, joined);
-  }
-  if (mask & RULE_MAX_AGE) {
-    call_add_text(call, "ma");
-    call_add_number(call, rule->max_age_ms);
-  }
-  if (mask & RULE_SECRETS) {
-    const char *joined = "";
-    for (size_t i = 0; i < rule->secret_count; i++)
-      joined = arena_printf(call->arena, "%s%s%s", joined, i ? "\n" : "", rule->secrets[i]);
-    call_add_text(call, "se");
-    call_add_text(call, joined);
-  }
-  call_send(store, call);
-}
-
-void store_rotate_secret(struct store *store, const char *bucket, const char *queue, const char *secret,
-                         int64_t overlap_ms, store_rule_done *done, void *context) {
-  struct store_call *call = queue_call(store, "rule_rotate", bucket, queue, answer_rule, (void (*)(void))done, context);
-  call_add_text(call, secret);
-  call_add_number(call, overlap_ms);
-  call_send(store, call);
-}
-
-void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,
-                       void *context) {
-  call_send(store, queue_call(store, "rule_delete", bucket, queue, answer_rule, (void (*)(void))done, context));
-}
+#include "redis/callback_values.h"
 
 /* --- deliveries --- */
 
@@ -217,7 +68,8 @@ static void answer_deliveries(struct store_call *call, const struct store_error 
 
 void store_test_callback(struct store *store, const char *bucket, const char *queue, store_deliveries_done *done,
                          void *context) {
-  call_send(store, queue_call(store, "test_callback", bucket, queue, answer_deliveries, (void (*)(void))done, context));
+  call_send(store, call_create_for_queue(store, "test_callback", bucket, queue, answer_deliveries, (void (*)(void))done,
+                                         context));
 }
 
 void store_get_delivery(struct store *store, const char *bucket, const char *id, store_deliveries_done *done,
@@ -240,8 +92,8 @@ static void add_classes_and_times(struct store_call *call, const struct store_de
 
 void store_list_deliveries(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
                            size_t count, const char *position, store_deliveries_done *done, void *context) {
-  struct store_call *call =
-      queue_call(store, "delivery_list", bucket, filter->queue, answer_deliveries, (void (*)(void))done, context);
+  struct store_call *call = call_create_for_queue(store, "delivery_list", bucket, filter->queue, answer_deliveries,
+                                                  (void (*)(void))done, context);
   call_add_number(call, filter->states);
   if (filter->job)
     call_add_id(call, filter->job);
@@ -267,8 +119,8 @@ void store_redeliver(struct store *store, const char *bucket, const char *const 
 
 void store_redeliver_dead(struct store *store, const char *bucket, const struct store_delivery_filter *filter,
                           const char *position, store_items_done *done, void *context) {
-  struct store_call *call =
-      queue_call(store, "redeliver_dead", bucket, filter->queue, answer_items, (void (*)(void))done, context);
+  struct store_call *call = call_create_for_queue(store, "redeliver_dead", bucket, filter->queue, answer_items,
+                                                  (void (*)(void))done, context);
   add_classes_and_times(call, filter);
   call_add_text(call, position);
   call->items = 250;
@@ -291,7 +143,7 @@ static bool decode_claim(struct store_call *call, const struct redis_value *valu
   claim->bucket = value_text(values, 9);
   claim->url = value_text(values, 10);
   claim->own_url = value_number(values, 11) == 1;
-  claim->secrets = split_secrets(call->arena, value_text(values, 12), &claim->secret_count);
+  claim->secrets = split_lines(call->arena, value_text(values, 12), &claim->secret_count);
   claim->timeout_ms = value_number(values, 13);
   claim->content_type = value_text(values, 14);
   claim->body = value_bytes(values, 15);

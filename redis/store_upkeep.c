@@ -77,7 +77,8 @@ void store_timers(struct store *store, store_timers_done *done, void *context) {
   store_command(store, 1, (const char *const[]){"TIME"}, on_time, timers);
 }
 
-/* --- notifications: "q PARTITION NUMBER", "w BUCKET", "t DELIVERY", "d PARTITION" --- */
+/* --- notifications: "q PARTITION NUMBER", "w BUCKET", "t DELIVERY", "r PARTITION NUMBER" (a rule is drained),
+ * "d PARTITION" --- */
 
 static uint64_t hash_text(uint64_t seed, const char *text, size_t length) {
   uint64_t hash = 14695981039346656037u ^ seed;
@@ -86,10 +87,18 @@ static uint64_t hash_text(uint64_t seed, const char *text, size_t length) {
   return hash ? hash : 1;
 }
 
-uint64_t store_key_queue(unsigned partition, uint64_t queue_number) {
+static uint64_t hash_numbers(uint64_t seed, unsigned partition, uint64_t queue_number) {
   char text[40];
   int length = snprintf(text, sizeof text, "%u %" PRIu64, partition, queue_number);
-  return hash_text('q', text, (size_t)length);
+  return hash_text(seed, text, (size_t)length);
+}
+
+uint64_t store_key_queue(unsigned partition, uint64_t queue_number) {
+  return hash_numbers('q', partition, queue_number);
+}
+
+uint64_t store_key_rule(unsigned partition, uint64_t queue_number) {
+  return hash_numbers('r', partition, queue_number);
 }
 
 uint64_t store_key_watch(const char *bucket) {
@@ -107,6 +116,7 @@ enum store_notification store_parse_notification(const char *message, size_t len
   case 'q':
   case 'w':
   case 't':
+  case 'r':
     *key = hash_text((uint8_t)message[0], message + 2, length - 2);
     return STORE_NOTIFY_KEY;
   case 'd':

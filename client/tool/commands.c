@@ -88,8 +88,10 @@ static const struct command_row commands[] = {
     {"callback set", "QUEUE", 1, 1, "Sets where a queue calls back and switches that on", NULL, callback_set_options,
      command_callback_set},
     {"callback show", "QUEUE", 1, 1, "Shows a queue's callback rule", NULL, NULL, command_callback_show},
-    {"callback off", "QUEUE", 1, 1, "Switches a queue's callbacks off", NULL, callback_off_options,
-     command_callback_off},
+    {"callback off", "QUEUE", 1, 1, "Switches a queue's callbacks off",
+     "No new attempt begins. Those under way go on, and are shown; with --wait the command ends when there is none any "
+     "more,\nand then nothing is sent until the callbacks are switched on again.",
+     callback_off_options, command_callback_off},
     {"callback test", "QUEUE", 1, 1, "Sends one callback of a made-up job",
      "The exit status is 0 when the receiver accepted it.", NULL, command_callback_test},
     {"callback deliveries", "QUEUE", 1, 1, "Lists what became of a queue's callbacks, newest first", NULL,

@@ -39,19 +39,21 @@ int command_job_retry(struct tool *tool, int argc, char **argv);
 extern const struct option_row job_watch_options[];
 int command_job_watch(struct tool *tool, int argc, char **argv);
 
-/* callback.c */
-extern const struct option_row callback_set_options[], callback_off_options[], callback_deliveries_options[],
-    callback_rotate_options[];
+/* callback_rule.c */
+extern const struct option_row callback_set_options[], callback_off_options[], callback_rotate_options[];
 /* seed, current, json; NULL-ended. */
 extern const char *const callback_formats[];
+int command_callback_set(struct tool *tool, int argc, char **argv);
+int command_callback_show(struct tool *tool, int argc, char **argv);
+int command_callback_rotate(struct tool *tool, int argc, char **argv);
+int command_callback_off(struct tool *tool, int argc, char **argv);
+
+/* callback.c */
+extern const struct option_row callback_deliveries_options[];
 #define CALLBACK_ERROR_CLASSES_MAX 16
 extern const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1];
 /* Those of --error-class, which is one of the command's options; how many. */
 size_t callback_given_error_classes(const struct tool *tool, char *classes[CALLBACK_ERROR_CLASSES_MAX]);
-int command_callback_rotate(struct tool *tool, int argc, char **argv);
-int command_callback_set(struct tool *tool, int argc, char **argv);
-int command_callback_show(struct tool *tool, int argc, char **argv);
-int command_callback_off(struct tool *tool, int argc, char **argv);
 int command_callback_test(struct tool *tool, int argc, char **argv);
 int command_callback_show_delivery(struct tool *tool, int argc, char **argv);
 int command_callback_deliveries(struct tool *tool, int argc, char **argv);

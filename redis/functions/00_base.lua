@@ -200,7 +200,7 @@ local function begin(prefix)
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
   return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {},
-    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, messages = {}}
+    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, drains = {}, messages = {}}
 end
 
 -- Reads jobs' records into the unit; nil where there is none.
@@ -478,6 +478,9 @@ local function commit(T)
       call('HSET', T.p .. 'b:' .. bucket, '#w', '0')
       publish(T, 'w ' .. bucket)
     end
+  end
+  for number in pairs(T.drains) do
+    if call('ZCARD', T.p .. 'claims:' .. number) == 0 then publish(T, 'r ' .. T.partition .. ' ' .. number) end
   end
   if next(T.dues) and call('DEL', T.p .. 'hungry') == 1 then publish(T, 'd ' .. T.partition) end
   for message in pairs(T.messages) do call('PUBLISH', 'ringback:wake', message) end

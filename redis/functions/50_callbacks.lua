@@ -1,102 +1,8 @@
--- Callback rules, deliveries as operators see them, and the dispatcher's side of the outbox: claim, freeze, settle.
+-- Deliveries as operators see them, and the dispatcher's side of the outbox: claim, freeze, settle.
 --
 -- A group is what concurrency is counted for: a queue's rule (Q), its tests (Q:t), or a job's own endpoint (Q:HASH). `due` holds the groups
 -- that have something; a group that was served moves behind the others, so that none starves; a group at its limit leaves and
 -- is put back when one of its deliveries is settled.
-
-local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1', ['or'] = '', fc = '0', cc = GROUP_CONCURRENCY .. '', hd = '', sc = '', ma = '0'}
-
--- Secrets are kept one a line, newest first, each with a blank and the time when it ceases to sign if it was rotated out. Those that sign
--- now: as a list of such lines, and as the text of them without times.
-local function valid_secrets(T, text)
-  local lines, secrets = {}, {}
-  for line in text:gmatch('[^\n]+') do
-    local secret, ceases = line:match('^(%S+) ?(%d*)$')
-    if ceases == '' or tonumber(ceases) > T.ms then
-      lines[#lines + 1] = line
-      secrets[#secrets + 1] = secret
-    end
-  end
-  return lines, table.concat(secrets, '\n')
-end
-
--- A rule as answer_rule of store_callbacks.c reads it: on, url, events, timeout, etag, update time, secrets, format, off
--- reason, concurrency, headers, schedule, max age (0: the default).
-local function rule_values(T, Q)
-  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma')
-  return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
-    tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
-    tonumber(h[8] or 1), h[9] or '', tonumber(h[10] or GROUP_CONCURRENCY), h[11] or '', h[12] or '', tonumber(h[13] or 0)}
-end
-
-local function rule_changed(T, Q)
-  call('HSET', T.p .. 'rule:' .. Q.number, 'ut', num(T.ms))
-  call('HINCRBY', T.p .. 'rule:' .. Q.number, 'en', 1)
-  T.rules[Q.number] = nil
-end
-
--- bucket, queue -> the rule.
-register('rule_get', {'no-writes'}, function(T, A, i)
-  local Q = queue_named(T, A[i + 1], A[i + 2])
-  if not Q then return NO_QUEUE end
-  return rule_values(T, Q)
-end)
-
-local function changes_state(A, i, n)
-  for k = 4, n, 2 do
-    if A[i + k] == 'on' then return true end
-  end
-  return false
-end
-
--- bucket, queue, etag, then field and value by pairs -> the rule.
-register('rule_update', {}, function(T, A, i, n)
-  local Q = queue_named(T, A[i + 1], A[i + 2])
-  if not Q then return NO_QUEUE end
-  local key = T.p .. 'rule:' .. Q.number
-  local now = rule_values(T, Q)
-  if A[i + 3] ~= '' and A[i + 3] ~= now[6] then return {CONFLICT, 'the etag is not the current one'} end
-  local after = {on = num(now[2]), url = now[3]}
-  for k = 4, n, 2 do after[A[i + k]] = A[i + k + 1] end
-  if after.on ~= num(now[2]) or (now[9] ~= '' and changes_state(A, i, n)) then after['or'], after.fc, after.fs = '', '0', '0' end
-  if after.on == '1' and after.url == '' then return {PRECONDITION, 'a rule without an URL cannot be switched on'} end
-  for field, value in pairs(after) do call('HSET', key, field, value) end
-  rule_changed(T, Q)
-  if after.on == '1' and call('EXISTS', T.p .. 'outbox:' .. Q.number) == 1 then make_due(T, num(Q.number), T.ms) end
-  return rule_values(T, Q)
-end)
-
--- bucket, queue, new secret, overlap_ms -> the rule.
-register('rule_rotate', {}, function(T, A, i)
-  local Q = queue_named(T, A[i + 1], A[i + 2])
-  if not Q then return NO_QUEUE end
-  local key, ceases = T.p .. 'rule:' .. Q.number, T.ms + tonumber(A[i + 4])
-  local kept = {A[i + 3]}
-  for k, line in ipairs((valid_secrets(T, call('HGET', key, 'se') or ''))) do
-    local secret, known = line:match('^(%S+) ?(%d*)$')
-    if k < SECRETS_MAX and ceases > T.ms then kept[k + 1] = secret .. ' ' .. num(min(tonumber(known) or ceases, ceases)) end
-  end
-  call('HSET', key, 'se', table.concat(kept, '\n'))
-  rule_changed(T, Q)
-  return rule_values(T, Q)
-end)
-
--- bucket, queue -> the rule as it was at the queue's creation. Deliveries that wait go to the trash.
-register('rule_delete', {'allow-oom'}, function(T, A, i)
-  local Q = queue_named(T, A[i + 1], A[i + 2])
-  if not Q then return NO_QUEUE end
-  local key, outbox = T.p .. 'rule:' .. Q.number, T.p .. 'outbox:' .. Q.number
-  for field, value in pairs(RULE_DEFAULTS) do call('HSET', key, field, value) end
-  call('HINCRBY', key, 'en', 1)
-  T.rules[Q.number] = nil
-  call('ZREM', T.p .. 'due', Q.number)
-  if call('EXISTS', outbox) == 1 then
-    local trash = T.p .. 'trash:outbox:' .. Q.number .. ':' .. num(T.us)
-    call('RENAME', outbox, trash)
-    call('RPUSH', T.p .. 'trash', 'O ' .. Q.number .. ' 0 ' .. trash)
-  end
-  return rule_values(T, Q)
-end)
 
 -- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone. Before the first attempt it has the rule's URL.
 -- With `full` its attempts follow.
@@ -332,13 +238,20 @@ local function judge_rule(T, Q, D, state)
     local key = T.p .. 'rule:' .. Q.number
     rule.on = false
     call('HSET', key, 'on', '0', 'or', reason, 'ut', num(T.ms))
+    raise_epoch(T, Q)
     call('HINCRBY', key, 'en', 1)
   end
 end
 
+-- A delivery is claimed no more. Whoever waits for the rule to be drained is told of the last one.
+local function unclaim(T, Q, id, D)
+  remove_from(T, T.p .. 'claims:' .. D.g, id)
+  if not D.g:find(':', 1, true) and not rule_of(T, Q).on then T.drains[Q.number] = true end
+end
+
 -- Gives a claimed or waiting delivery its last state.
 local function end_delivery(T, Q, id, D, state)
-  remove_from(T, T.p .. 'claims:' .. D.g, id)
+  unclaim(T, Q, id, D)
   remove_from(T, T.p .. 'outbox:' .. D.g, id)
   D.s, D.nx = state, 0
   save_delivery(T, id, D)
@@ -347,8 +260,8 @@ local function end_delivery(T, Q, id, D, state)
 end
 
 -- Puts a delivery back for another attempt.
-local function postpone_delivery(T, id, D, at)
-  remove_from(T, T.p .. 'claims:' .. D.g, id)
+local function postpone_delivery(T, Q, id, D, at)
+  unclaim(T, Q, id, D)
   add_to(T, T.p .. 'outbox:' .. D.g, at, id)
   D.s, D.nx = PENDING, at
   save_delivery(T, id, D)
@@ -391,7 +304,7 @@ register('settle', {'allow-oom'}, function(T, A, i)
   D.nx, D.ab = state == PENDING and tonumber(A[i + 9]) or 0, 0
   if not D.g:find(':', 1, true) then judge_rule(T, Q, D, state) end
   log_attempt(D, A, i + 10)
-  if state == PENDING then postpone_delivery(T, id, D, tonumber(A[i + 9]))
+  if state == PENDING then postpone_delivery(T, Q, id, D, tonumber(A[i + 9]))
   else end_delivery(T, Q, id, D, state) end
   if D.t == 1 then publish(T, 't ' .. id) end
   refresh_due(T, D.g)

@@ -129,7 +129,7 @@ local function on_claims(T, member)
     if Q then
       D.ab = D.ab + 1
       if D.ab < ABANDONED_MAX then
-        postpone_delivery(T, id, D, T.ms)
+        postpone_delivery(T, Q, id, D, T.ms)
       else
         D.ec, D.em = 'crash_loop', 'the dispatcher ended ' .. ABANDONED_MAX .. ' times in a row while this was under way'
         end_delivery(T, Q, id, D, DEAD)

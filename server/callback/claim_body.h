@@ -3,7 +3,7 @@
 #ifndef RINGBACK_SERVER_CALLBACK_CLAIM_BODY_H
 #define RINGBACK_SERVER_CALLBACK_CLAIM_BODY_H
 
-#include "redis/store.h"
+#include "redis/store_callbacks.h"
 #include "server/base/arena.h"
 
 struct claim_body {

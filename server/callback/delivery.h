@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "redis/store.h"
+#include "redis/store_callbacks.h"
 #include "server/callback/dispatcher.h"
 #include "server/callback/sender.h"
 

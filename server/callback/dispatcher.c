@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "redis/store.h"
+#include "redis/store_callbacks.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/callback/delivery.h"

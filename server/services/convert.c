@@ -180,6 +180,8 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
   for (size_t i = 0; i < rule->schedule_count; i++)
     message->schedule[message->n_schedule++] = convert_duration(arena, rule->schedule_ms[i]);
   message->max_age = convert_duration(arena, rule->max_age_ms);
+  message->epoch = rule->epoch;
+  message->in_flight_count = rule->in_flight;
   message->etag = arena_strdup(arena, rule->etag);
   message->update_time = convert_time(arena, rule->update_ms);
   return message;

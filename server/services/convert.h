@@ -4,7 +4,7 @@
 #ifndef RINGBACK_SERVER_SERVICES_CONVERT_H
 #define RINGBACK_SERVER_SERVICES_CONVERT_H
 
-#include "redis/store.h"
+#include "redis/store_callbacks.h"
 #include "ringback/v1/callback.pb-c.h"
 #include "ringback/v1/common.pb-c.h"
 #include "ringback/v1/queue.pb-c.h"

@@ -333,16 +333,18 @@ def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F
     assert sum(delivery.state == SENDING for delivery in outbox.deliveries.values()) == 60 - CONCURRENCY
 
 
-
-
 HOUR = 3600 * 1000
 
 
-def end_one(outbox):
+def end_one_of(library):  # noqa: F811
     """A rule's delivery, ended and claimed; its id and token."""
-    answer = outbox.library.call("submit", "a", "q", 1, "", b"0" * 8, pack_job(0, 0))
-    outbox.library.call("cancel", "a", "i", bytes([64]) + answer[6].to_bytes(5, "big") + answer[7].to_bytes(6, "big") + answer[8].to_bytes(4, "big"))
-    return outbox.library.call("claim", 1, 2000)[2][0][0:3:2]
+    answer = library.call("submit", "a", "q", 1, "", b"0" * 8, pack_job(0, 0))
+    library.call("cancel", "a", "i", bytes([64]) + answer[6].to_bytes(5, "big") + answer[7].to_bytes(6, "big") + answer[8].to_bytes(4, "big"))
+    return library.call("claim", 1, 2000)[2][0][0:3:2]
+
+
+def end_one(outbox):
+    return end_one_of(outbox.library)
 
 
 def test_a_rule_that_only_fails_is_switched_off_after_120_hours_and_20_failures(library):  # noqa: F811
@@ -390,3 +392,48 @@ def test_a_delivery_that_ends_its_dispatcher_five_times_is_dead(library):  # noq
         assert (found[4], found[6]) == (PENDING if times < 5 else DEAD, 0), "without using up attempts"
         assert len(library.call("claim", 1, 2000)[2]) == (1 if times < 5 else 0)
     assert found[8] == b"crash_loop"
+
+
+def test_a_rule_s_epoch_rises_when_it_is_switched_deleted_or_gets_another_url(library):  # noqa: F811
+    Outbox(library, 1)
+    epochs = []
+
+    def update(*fields):
+        epochs.append(library.call("rule_update", "a", "q", "", *fields)[14])
+
+    for fields in (("url", "http://x/"), ("on", 1), ("on", 1), ("to", 2000), ("url", "http://x/"), ("url", "http://y/", "on", 0), ("on", 1)):
+        update(*fields)
+    assert epochs == [1, 2, 2, 2, 2, 3, 4]
+    assert library.call("rule_rotate", "a", "q", "whsec_x", 0)[14] == 4
+    assert library.call("rule_delete", "a", "q")[14] == 5
+    update("url", "http://x/", "on", 1)
+    outbox_id, token = end_one_of(library)
+    assert library.call("settle", outbox_id, token, DEAD, 410, "gone", "no", library.now, 5, 0, *ATTEMPT)[0] == OK
+    assert library.call("rule_get", "a", "q")[1] == 0 and library.call("rule_get", "a", "q")[14] == 7
+
+
+def test_the_last_claim_of_a_rule_that_is_off_is_told(library):  # noqa: F811
+    outbox = Outbox(library, 1)
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/", "to", 1000)
+    listener = library.redis.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe("ringback:wake")
+
+    def told():
+        found = []
+        while (message := listener.get_message(timeout=0.2)) is not None:
+            found += [message["data"]] if message["data"].startswith(b"r ") else []
+        return found
+
+    claims = [end_one(outbox) for _ in range(3)]
+    assert library.call("settle", *claims[0], DELIVERED, 200, "", "", library.now, 5, 0, *ATTEMPT)[0] == OK
+    assert library.call("rule_update", "a", "q", "", "on", 0)[15] == 2 and told() == []
+    assert library.call("claim", 64, 2000)[2] == []
+    assert library.call("settle", *claims[1], PENDING, 500, "status_5xx", "no", library.now, 5, library.now + 1, *ATTEMPT)[0] == OK
+    assert library.call("rule_get", "a", "q")[15] == 1 and told() == []
+    # The last one's dispatcher is gone: its claim runs out.
+    library.advance(4000)
+    while library.call("sweep")[1]:
+        pass
+    assert library.call("rule_get", "a", "q")[15] == 0
+    assert told() == [b"r 0 %d" % outbox.number]
+    assert library.call("claim", 64, 2000)[2] == [], "the rule is off"

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "redis/connection.h"
-#include "redis/store.h"
+#include "redis/store_callbacks.h"
 #include "ringback/v1/callback.pb-c.h"
 #include "ringback/v1/common.pb-c.h"
 #include "server/base/clock.h"

@@ -1,0 +1,317 @@
+/*
+ * The commands about a queue's callback rule.
+ */
+#include "client/tool/commands.h"
+#include "client/tool/json.h"
+#include "client/tool/messages.h"
+#include "client/tool/output.h"
+#include "client/tool/values.h"
+#include "ringback/v1/callback.pb-c.h"
+#include <string.h>
+
+#define SECRETS_MAX 5
+#define HEADERS_MAX 20
+#define HEADER_NAME_SIZE 128
+#define WAITS_MAX 20
+#define RULE_PATHS_MAX 16
+/* No attempt outlasts it. */
+#define DRAIN_MAX_MS 120000
+#define CALL_MS 10000
+
+/* In the order of the enum, which begins at 1. */
+const char *const callback_formats[] = {"seed", "current", "json", NULL};
+
+const struct option_row callback_set_options[] = {
+    {.name = "url", .letter = 'u', .kind = OPTION_TEXT, .value = "URL", .help = "where to call back: http or https"},
+    {.name = "secret",
+     .letter = 's',
+     .kind = OPTION_TEXT,
+     .repeatable = true,
+     .value = "whsec_...",
+     .help = "sign with this; several: newest first, every one signs"},
+    {.name = "no-secrets", .kind = OPTION_FLAG, .help = "sign no more"},
+    {.name = "callback-timeout",
+     .kind = OPTION_DURATION,
+     .value = "DURATION",
+     .help = "how long one attempt may take (15s)"},
+    {.name = "format",
+     .kind = OPTION_CHOICE,
+     .value = "FORMAT",
+     .help = "the body: XML in the seed's or the current shape, or JSON (seed)",
+     .choices = callback_formats},
+    {.name = "concurrency",
+     .kind = OPTION_INTEGER,
+     .value = "N",
+     .help = "at most so many under way at once (32)",
+     .low = 1,
+     .high = 256},
+    {.name = "header",
+     .kind = OPTION_TEXT,
+     .repeatable = true,
+     .value = "NAME:VALUE",
+     .help = "send this header along; replaces those that were set"},
+    {.name = "no-headers", .kind = OPTION_FLAG, .help = "send no headers along"},
+    {.name = "schedule",
+     .kind = OPTION_TEXT,
+     .value = "5s,30s,...",
+     .help = "waits after each failed attempt, the last one repeating; `default`"},
+    {.name = "max-age", .kind = OPTION_DURATION, .value = "DURATION", .help = "give a callback up after this (72h)"},
+    {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
+    {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
+    {.name = NULL},
+};
+
+const struct option_row callback_rotate_options[] = {
+    {.name = "overlap",
+     .kind = OPTION_DURATION,
+     .value = "DURATION",
+     .help = "how long the old secrets go on to sign (24h)"},
+    {.name = NULL},
+};
+
+const struct option_row callback_off_options[] = {
+    {.name = "delete", .kind = OPTION_FLAG, .help = "forget the URL and secrets too, and drop what waits"},
+    {.name = "wait",
+     .kind = OPTION_FLAG,
+     .help = "wait until no attempt is under way any more and nothing more is sent"},
+    {.name = "wait-timeout",
+     .kind = OPTION_DURATION,
+     .value = "DURATION",
+     .help = "stop waiting after so long (2m; exit status 4)",
+     .low = 1,
+     .high = DRAIN_MAX_MS},
+    {.name = NULL},
+};
+
+static void show_rule(struct tool *tool, const ProtobufCMessage *response, const Ringback__V1__CallbackRule *rule) {
+  if (tool->json) {
+    tool_print_json(response);
+    return;
+  }
+  if (rule == NULL)
+    return;
+  output_field(tool, "Queue", "%s", rule->queue);
+  output_field(tool, "State", "%s",
+               output_state(tool, output_word(&ringback__v1__callback_rule_state__descriptor, (int)rule->state)));
+  output_field(tool, "Reason", "%s", rule->off_reason);
+  output_field(tool, "URL", "%s", rule->url[0] != '\0' ? rule->url : "-");
+  if (rule->format >= 1 && rule->format <= 3)
+    output_field(tool, "Format", "%s", callback_formats[rule->format - 1]);
+  output_field(tool, "Secrets", "%d", rule->secret_count);
+  output_field(tool, "Timeout", "%s", message_show_duration(rule->timeout));
+  output_field(tool, "Concurrency", "%d", rule->concurrency);
+  for (size_t i = 0; i < rule->n_headers; i++)
+    output_field(tool, "Header", "%s", rule->headers[i]->name);
+  for (size_t i = 0; i < rule->n_schedule; i++)
+    output_field(tool, i == 0 ? "Schedule" : " ", "%s", message_show_duration(rule->schedule[i]));
+  if (rule->max_age != NULL)
+    output_field(tool, "Max age", "%s", message_show_duration(rule->max_age));
+  output_field(tool, "In flight", "%d", rule->in_flight_count);
+  output_field(tool, "Epoch", "%lld", (long long)rule->epoch);
+  output_field(tool, "Updated", "%s", message_show_time(rule->update_time));
+  output_field(tool, "Etag", "%s", rule->etag);
+}
+
+/* wait: until the rule is drained; NULL: not at all. */
+static int update_rule(struct tool *tool, Ringback__V1__CallbackRule *rule, char **paths, size_t path_count,
+                       Google__Protobuf__Duration *wait) {
+  Ringback__V1__UpdateCallbackRuleRequest request = RINGBACK__V1__UPDATE_CALLBACK_RULE_REQUEST__INIT;
+  Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
+  mask.paths = paths;
+  mask.n_paths = path_count;
+  request.rule = rule;
+  request.update_mask = &mask;
+  request.wait_drained = wait;
+  int status = TOOL_OK;
+  Ringback__V1__UpdateCallbackRuleResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/UpdateCallbackRule", &request.base, &status);
+  if (response == NULL)
+    return status;
+  show_rule(tool, &response->base, response->rule);
+  bool drained = response->rule == NULL || response->rule->in_flight_count == 0;
+  ringback_free(&response->base);
+  return wait != NULL && !drained ? TOOL_UNAVAILABLE : TOOL_OK;
+}
+
+/* What the options of `callback set` describe, with the storage that the rule points into. */
+struct rule_storage {
+  Ringback__V1__CallbackHeader headers[HEADERS_MAX], *header_list[HEADERS_MAX];
+  Google__Protobuf__Duration waits[WAITS_MAX], *wait_list[WAITS_MAX], timeout, max_age;
+  char names[HEADERS_MAX][HEADER_NAME_SIZE];
+};
+
+static bool read_headers(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage) {
+  size_t position = 0;
+  rule->headers = storage->header_list;
+  for (const char *text; (text = tool_next_text(tool, "header", &position)) != NULL;) {
+    size_t name = strcspn(text, ":");
+    if (text[name] == '\0' || name >= HEADER_NAME_SIZE || rule->n_headers == HEADERS_MAX) {
+      tool_error("--header: \"%s\" is not NAME:VALUE, or there are more than %d", text, HEADERS_MAX);
+      return false;
+    }
+    Ringback__V1__CallbackHeader *header = &storage->headers[rule->n_headers];
+    ringback__v1__callback_header__init(header);
+    snprintf(storage->names[rule->n_headers], HEADER_NAME_SIZE, "%.*s", (int)name, text);
+    header->name = storage->names[rule->n_headers];
+    header->value = (char *)text + name + 1 + strspn(text + name + 1, " ");
+    storage->header_list[rule->n_headers++] = header;
+  }
+  return true;
+}
+
+static bool read_schedule(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage) {
+  const char *text = tool_text(tool, "schedule", "default");
+  rule->schedule = storage->wait_list;
+  if (strcmp(text, "default") == 0)
+    return true;
+  for (size_t length; *text != '\0'; text += length + (text[length] == ',')) {
+    char part[32];
+    int64_t ms;
+    length = strcspn(text, ",");
+    snprintf(part, sizeof part, "%.*s", (int)(length < sizeof part ? length : sizeof part - 1), text);
+    if (rule->n_schedule == WAITS_MAX || !value_parse_duration(part, &ms)) {
+      tool_error("--schedule: \"%s\" is no duration, or there are more than %d", part, WAITS_MAX);
+      return false;
+    }
+    Google__Protobuf__Duration *wait = &storage->waits[rule->n_schedule];
+    google__protobuf__duration__init(wait);
+    wait->seconds = ms / 1000;
+    wait->nanos = (int32_t)(ms % 1000 * 1000000);
+    storage->wait_list[rule->n_schedule++] = wait;
+  }
+  return true;
+}
+
+int command_callback_set(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
+  struct rule_storage storage;
+  char *paths[RULE_PATHS_MAX], *secrets[SECRETS_MAX];
+  size_t path_count = 0, position = 0;
+  rule.queue = tool_queue_name(tool, argv[0]);
+  rule.etag = (char *)tool_text(tool, "etag", "");
+  rule.secrets = secrets;
+  for (const char *secret; (secret = tool_next_text(tool, "secret", &position)) != NULL;) {
+    if (rule.n_secrets == SECRETS_MAX) {
+      tool_error("--secret: at most %d", SECRETS_MAX);
+      return TOOL_USAGE;
+    }
+    secrets[rule.n_secrets++] = (char *)secret;
+  }
+  if (rule.queue == NULL)
+    return TOOL_USAGE;
+  if (rule.n_secrets > 0 && tool_given(tool, "no-secrets")) {
+    tool_error("--secret and --no-secrets exclude each other");
+    return TOOL_USAGE;
+  }
+  rule.state = tool_given(tool, "off") ? RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF
+                                       : RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_ON;
+  paths[path_count++] = (char *)"state";
+  if (tool_given(tool, "url")) {
+    rule.url = (char *)tool_text(tool, "url", "");
+    paths[path_count++] = (char *)"url";
+  }
+  if (rule.n_secrets > 0 || tool_given(tool, "no-secrets"))
+    paths[path_count++] = (char *)"secrets";
+  for (int i = 0; tool_given(tool, "format") && callback_formats[i] != NULL; i++)
+    if (strcmp(callback_formats[i], tool_text(tool, "format", "")) == 0)
+      rule.format = (Ringback__V1__CallbackFormat)(i + 1);
+  if (tool_given(tool, "format"))
+    paths[path_count++] = (char *)"format";
+  if (!read_headers(tool, &rule, &storage) || !read_schedule(tool, &rule, &storage))
+    return TOOL_USAGE;
+  if (rule.n_headers > 0 || tool_given(tool, "no-headers"))
+    paths[path_count++] = (char *)"headers";
+  if (tool_given(tool, "schedule"))
+    paths[path_count++] = (char *)"schedule";
+  rule.concurrency = (int32_t)tool_number(tool, "concurrency", 0);
+  if (tool_given(tool, "concurrency"))
+    paths[path_count++] = (char *)"concurrency";
+  rule.max_age = message_duration(tool, "max-age", &storage.max_age);
+  if (rule.max_age != NULL)
+    paths[path_count++] = (char *)"max_age";
+  rule.timeout = message_duration(tool, "callback-timeout", &storage.timeout);
+  if (rule.timeout != NULL)
+    paths[path_count++] = (char *)"timeout";
+  return update_rule(tool, &rule, paths, path_count, NULL);
+}
+
+int command_callback_show(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__GetCallbackRuleRequest request = RINGBACK__V1__GET_CALLBACK_RULE_REQUEST__INIT;
+  request.queue = tool_queue_name(tool, argv[0]);
+  if (request.queue == NULL)
+    return TOOL_USAGE;
+  int status = TOOL_OK;
+  Ringback__V1__GetCallbackRuleResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/GetCallbackRule", &request.base, &status);
+  if (response == NULL)
+    return status;
+  show_rule(tool, &response->base, response->rule);
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+int command_callback_rotate(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__RotateSigningSecretRequest request = RINGBACK__V1__ROTATE_SIGNING_SECRET_REQUEST__INIT;
+  Google__Protobuf__Duration overlap;
+  request.queue = tool_queue_name(tool, argv[0]);
+  if (request.queue == NULL)
+    return TOOL_USAGE;
+  request.overlap = message_duration(tool, "overlap", &overlap);
+  int status = TOOL_OK;
+  Ringback__V1__RotateSigningSecretResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/RotateSigningSecret", &request.base, &status);
+  if (response == NULL)
+    return status;
+  if (tool->json)
+    tool_print_json(&response->base);
+  else
+    printf("%s\n", response->secret);
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+static int delete_rule(struct tool *tool, char *queue) {
+  Ringback__V1__DeleteCallbackRuleRequest request = RINGBACK__V1__DELETE_CALLBACK_RULE_REQUEST__INIT;
+  request.queue = queue;
+  int status = TOOL_OK;
+  Ringback__V1__DeleteCallbackRuleResponse *response =
+      tool_call(tool, "/ringback.v1.CallbackService/DeleteCallbackRule", &request.base, &status);
+  if (response == NULL)
+    return status;
+  if (tool->json)
+    tool_print_json(&response->base);
+  else
+    printf("%s calls nobody back\n", message_queue_short(queue));
+  ringback_free(&response->base);
+  return TOOL_OK;
+}
+
+int command_callback_off(struct tool *tool, int argc, char **argv) {
+  (void)argc;
+  Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
+  char *paths[] = {(char *)"state"};
+  rule.queue = tool_queue_name(tool, argv[0]);
+  rule.state = RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF;
+  if (rule.queue == NULL)
+    return TOOL_USAGE;
+  if (tool_given(tool, "wait-timeout") && !tool_given(tool, "wait")) {
+    tool_error("--wait-timeout is given without --wait");
+    return TOOL_USAGE;
+  }
+  if (tool_given(tool, "delete") && tool_given(tool, "wait")) {
+    tool_error("--delete and --wait exclude each other");
+    return TOOL_USAGE;
+  }
+  if (tool_given(tool, "delete"))
+    return delete_rule(tool, rule.queue);
+  Google__Protobuf__Duration wait = GOOGLE__PROTOBUF__DURATION__INIT;
+  int64_t wait_ms = tool_number(tool, "wait-timeout", DRAIN_MAX_MS);
+  wait.seconds = wait_ms / 1000;
+  wait.nanos = (int32_t)(wait_ms % 1000 * 1000000);
+  if (tool_given(tool, "wait"))
+    tool->timeout_ms = wait_ms + CALL_MS;
+  return update_rule(tool, &rule, paths, 1, tool_given(tool, "wait") ? &wait : NULL);
+}
