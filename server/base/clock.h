@@ -5,6 +5,6 @@
 #include <stdint.h>
 
 int64_t clock_wall_ms(void);      /* Unix milliseconds; may step */
-int64_t clock_monotonic_us(void); /* since some start; never goes back */
+int64_t clock_monotonic_us(void); /* since some start; never goes back, and goes on while the machine sleeps */
 
 #endif
