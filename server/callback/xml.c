@@ -172,6 +172,24 @@ static bool mentions_doctype(const char *text, size_t length) {
 /* What to do with a node that the reader stands on. */
 typedef void take_node(xmlTextReaderPtr reader, struct fragment *fragment, void *context);
 
+/* Line ends become \n before anything else sees them (XML 1.0, 2.11); libxml2's reader leaves those inside CDATA as
+ * they are. Returns the new length. */
+static size_t copy_with_line_ends(char *to, const char *text, size_t length) {
+  size_t size = 0;
+  for (const char *end = text + length; text < end;) {
+    const char *line_end = memchr(text, '\r', (size_t)(end - text));
+    size_t part = (size_t)((line_end ? line_end : end) - text);
+    memcpy(to + size, text, part);
+    size += part;
+    text += part;
+    if (line_end) {
+      to[size++] = '\n';
+      text += text + 1 < end && text[1] == '\n' ? 2 : 1;
+    }
+  }
+  return size;
+}
+
 /* Reads a fragment node by node, its wrapper included (at depth 0). NULL or the error. */
 static const char *read_fragment(struct arena *arena, const char *text, size_t length, take_node *take, void *context) {
   if (!xml_text_is_valid(text, length))
@@ -181,12 +199,14 @@ static const char *read_fragment(struct arena *arena, const char *text, size_t l
     return "is too long";
   char *document = arena_alloc(arena, size);
   memcpy(document, WRAPPER_START, strlen(WRAPPER_START));
-  memcpy(document + strlen(WRAPPER_START), text, length);
-  memcpy(document + size - strlen(WRAPPER_END), WRAPPER_END, strlen(WRAPPER_END));
+  size = strlen(WRAPPER_START) + copy_with_line_ends(document + strlen(WRAPPER_START), text, length);
+  memcpy(document + size, WRAPPER_END, strlen(WRAPPER_END));
+  size += strlen(WRAPPER_END);
 
   struct fragment fragment = {.arena = arena};
   set_up();
-  xmlTextReaderPtr reader = xmlReaderForMemory(document, (int)size, 0, "UTF-8", XML_PARSE_NONET);
+  /* Names as before the fifth edition: expat, and with it most receivers, knows no others. */
+  xmlTextReaderPtr reader = xmlReaderForMemory(document, (int)size, 0, "UTF-8", XML_PARSE_NONET | XML_PARSE_OLD10);
   if (!reader)
     abort();
   xmlTextReaderSetErrorHandler(reader, keep_error, &fragment);

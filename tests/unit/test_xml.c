@@ -132,6 +132,7 @@ static void a_fragment_is_written_again(void **state) {
       {" <a> <b/>\n</a> ", " <a> <b/>\n</a> "},
       {"<a>line\r\nline\r</a>", "<a>line\nline\n</a>"},
       {"<a>&#13;</a>", "<a>&#13;</a>"},
+      {"<a><![CDATA[1\r\n2\r3\r\r\n]]>\r</a>\r", "<a>1\n2\n3\n\n\n</a>\n"},
       {"<p:a xmlns:p='urn:x' p:y='1'/>", "<p:a xmlns:p=\"urn:x\" p:y=\"1\"/>"},
       {"<a xmlns='urn:x'><b/></a>", "<a xmlns=\"urn:x\"><b/></a>"},
       {"<\xe5\xad\x97>\xf0\x9f\x8e\xac</\xe5\xad\x97>", "<\xe5\xad\x97>\xf0\x9f\x8e\xac</\xe5\xad\x97>"},
@@ -180,6 +181,9 @@ static void what_is_no_fragment_is_refused_by_name(void **state) {
       {"<!-- -- -->", "not well-formed"},
       {"<![CDATA[", "not well-formed"},
       {"<a/><", "not well-formed"},
+      /* Names of the fifth edition only. */
+      {"<a\xd3\x85/>", "not well-formed"},
+      {"<a \xf0\x90\x80\x80='1'/>", "not well-formed"},
   };
   for (size_t i = 0; i < COUNT(rows); i++) {
     const char *error;
