@@ -3,6 +3,7 @@
  * stand in the file of its noun.
  */
 #include "client/tool/commands.h"
+#include "client/tool/bench.h"
 
 static const struct option_row global_options[] = {
     {.name = "server",
@@ -33,6 +34,7 @@ static const struct command_group groups[] = {
     {"queue", "Creates, shows and manages queues"},
     {"job", "Submits jobs and manages them"},
     {"callback", "Says where queues call back, and shows what became of it"},
+    {"bench", "Loads the server and measures it"},
     {NULL, NULL},
 };
 
@@ -113,6 +115,14 @@ static const struct command_row commands[] = {
      "one are answered with 401. Ends after --count callbacks or at SIGINT or SIGTERM; the exit status is 1 when a\n"
      "signature was wrong.",
      listen_options, command_listen},
+    {"bench submit", "", 0, 0, "Measures how fast jobs are submitted, one or many a call", bench_description,
+     bench_submit_options, command_bench_submit},
+    {"bench work", "", 0, 0, "Measures how fast waiting jobs go through Work streams", bench_description,
+     bench_work_options, command_bench_work},
+    {"bench cycle", "", 0, 0, "Measures whole life cycles: submitted, worked on and finished in one run",
+     bench_description, bench_cycle_options, command_bench_cycle},
+    {"bench latency", "", 0, 0, "Measures how long a job takes from submit to a waiting worker", bench_description,
+     bench_latency_options, command_bench_latency},
     {"health", "", 0, 0, "Asks the server whether it serves; exit status 0 when it does, else 1",
      "A server that cannot be reached is 1 too, as probes want it.", health_options, command_health},
     {"version", "", 0, 0, "Prints the version", NULL, NULL, command_version},
