@@ -108,12 +108,26 @@ static void keep_error(void *context, const char *message, xmlParserSeverities s
                                  xmlTextReaderLocatorLineNumber(locator), (int)(length < 200 ? length : 200), message);
 }
 
+/* Of the attribute that the reader stands on. libxml2 2.9 tells an ampersand in a namespace's name as &#38;, which
+ * would grow with every rewriting. */
+static const char *attribute_value(xmlTextReaderPtr reader, struct arena *arena) {
+  static const char escaped[] = "&#38;";
+  const char *value = (const char *)xmlTextReaderConstValue(reader);
+  if (!value)
+    return "";
+  if (xmlTextReaderIsNamespaceDecl(reader) != 1 || !strstr(value, escaped))
+    return value;
+  char *copy = arena_strdup(arena, value), *out = copy;
+  for (const char *in = value; *in; in += strncmp(in, escaped, strlen(escaped)) ? 1 : strlen(escaped))
+    *out++ = *in;
+  *out = 0;
+  return copy;
+}
+
 static void copy_attributes(xmlTextReaderPtr reader, struct output *output) {
   int more = xmlTextReaderMoveToFirstAttribute(reader);
-  for (; more == 1; more = xmlTextReaderMoveToNextAttribute(reader)) {
-    const xmlChar *value = xmlTextReaderConstValue(reader);
-    put_attribute(output, (const char *)xmlTextReaderConstName(reader), value ? (const char *)value : "");
-  }
+  for (; more == 1; more = xmlTextReaderMoveToNextAttribute(reader))
+    put_attribute(output, (const char *)xmlTextReaderConstName(reader), attribute_value(reader, output->arena));
   note(output, more);
   note(output, xmlTextReaderMoveToElement(reader));
 }
@@ -235,10 +249,9 @@ static void walk_element(xmlTextReaderPtr reader, struct fragment *fragment, con
   bool is_empty = xmlTextReaderIsEmptyElement(reader) == 1;
   walk->start(walk->context, (const char *)xmlTextReaderConstName(reader));
   int more = xmlTextReaderMoveToFirstAttribute(reader);
-  for (; more == 1; more = xmlTextReaderMoveToNextAttribute(reader)) {
-    const xmlChar *value = xmlTextReaderConstValue(reader);
-    walk->attribute(walk->context, (const char *)xmlTextReaderConstName(reader), value ? (const char *)value : "");
-  }
+  for (; more == 1; more = xmlTextReaderMoveToNextAttribute(reader))
+    walk->attribute(walk->context, (const char *)xmlTextReaderConstName(reader),
+                    attribute_value(reader, fragment->arena));
   if (more < 0 || xmlTextReaderMoveToElement(reader) < 0)
     fragment->error = "has attributes that cannot be read";
   if (is_empty)

@@ -99,6 +99,8 @@ static void repeated_elements_become_an_array_also_across_operation_and_result(v
 
 static void attributes_and_mixed_text_keep_their_place(void **state) {
   struct sample s;
+  sample_init(&s, "<a xmlns=\"u:?1&amp;2\"/>", 0);
+  expect_body(state, &s, GOOD "\"a\":{\"@xmlns\":\"u:?1&2\"}," TAIL);
   sample_init(&s, "<a x=\"1\">t<b/>u</a>\n <c y=\"2\"/><d> <e/> </d>", 0);
   expect_body(state, &s,
               GOOD "\"a\":{\"@x\":\"1\",\"b\":\"\",\"#text\":\"tu\"},\"c\":{\"@y\":\"2\"},\"d\":{\"e\":\"\"}," TAIL);

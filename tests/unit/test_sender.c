@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -305,6 +306,24 @@ static void tls_is_verified(void **state) {
   sender_destroy(sender);
 }
 
+/* libcurl parses it again for every new TLS connection unless all is set just so. */
+static void the_ca_file_is_read_once_and_not_at_every_connection(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  int watch = inotify_init1(IN_NONBLOCK);
+  assert_true(inotify_add_watch(watch, receiver.ca, IN_OPEN) >= 0);
+  for (int i = 0; i < 5; i++) {
+    struct sender_result result = post(sender, "https", "ok.test", "/close-later");
+    expect(&result, 200, "");
+    assert_true(result.tls_us > 0);
+    usleep(20 * 1000); /* the end of the connection comes after the answer */
+    char events[4096]; /* events of the same kind are one until they are read */
+    assert_true((read(watch, events, sizeof(events)) > 0) == (i == 0));
+  }
+  close(watch);
+  sender_destroy(sender);
+}
+
 static void a_handshake_that_hangs_ends_in_the_time_for_connecting(void **state) {
   (void)state;
   struct sender *sender = sender_with("127.0.0.0/8");
@@ -449,6 +468,7 @@ int main(void) {
       cmocka_unit_test(names_that_do_not_resolve_are_dns_failures),
       cmocka_unit_test(a_silent_name_server_stalls_nobody_else),
       cmocka_unit_test(tls_is_verified),
+      cmocka_unit_test(the_ca_file_is_read_once_and_not_at_every_connection),
       cmocka_unit_test(a_handshake_that_hangs_ends_in_the_time_for_connecting),
       cmocka_unit_test(connections_are_reused),
       cmocka_unit_test(a_connection_closed_between_requests_is_no_failure),

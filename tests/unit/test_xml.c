@@ -134,6 +134,8 @@ static void a_fragment_is_written_again(void **state) {
       {"<a>&#13;</a>", "<a>&#13;</a>"},
       {"<a><![CDATA[1\r\n2\r3\r\r\n]]>\r</a>\r", "<a>1\n2\n3\n\n\n</a>\n"},
       {"<p:a xmlns:p='urn:x' p:y='1'/>", "<p:a xmlns:p=\"urn:x\" p:y=\"1\"/>"},
+      {"<p:a xmlns:p='urn:x?a&#38;b' y='&amp;#38;'/>", "<p:a xmlns:p=\"urn:x?a&amp;b\" y=\"&amp;#38;\"/>"},
+      {"<a xmlns='http://x/?a=1&amp;b=2'/>", "<a xmlns=\"http://x/?a=1&amp;b=2\"/>"},
       {"<a xmlns='urn:x'><b/></a>", "<a xmlns=\"urn:x\"><b/></a>"},
       {"<\xe5\xad\x97>\xf0\x9f\x8e\xac</\xe5\xad\x97>", "<\xe5\xad\x97>\xf0\x9f\x8e\xac</\xe5\xad\x97>"},
       {"<a xml:lang='en'/>", "<a xml:lang=\"en\"/>"},
