@@ -250,7 +250,7 @@ static void set_streams(struct bench *bench, struct bench_run *run) {
   run->by_jobs = true;
 }
 
-static const struct bench_settings common = {
+const struct bench_settings bench_settings_default = {
     .in_flight = 64,
     .batch = 1,
     .workers = 4,
@@ -267,7 +267,7 @@ int command_bench_submit(struct tool *tool, int argc, char **argv) {
   (void)argc, (void)argv;
   struct bench bench;
   struct bench_run *run = NULL;
-  int status = bench_open(&bench, tool, &common, false, NULL);
+  int status = bench_open(&bench, tool, &bench_settings_default, false, NULL);
   if (status != TOOL_OK)
     return status;
   const struct bench_settings *settings = &bench.settings;
@@ -304,7 +304,7 @@ static int fill(struct bench *bench) {
 
 int command_bench_work(struct tool *tool, int argc, char **argv) {
   (void)argc, (void)argv;
-  struct bench_settings defaults = common;
+  struct bench_settings defaults = bench_settings_default;
   defaults.count = 100000;
   defaults.batch = FILL_BATCH;
   defaults.in_flight = FILL_IN_FLIGHT;
@@ -328,7 +328,7 @@ int command_bench_work(struct tool *tool, int argc, char **argv) {
 
 int command_bench_cycle(struct tool *tool, int argc, char **argv) {
   (void)argc, (void)argv;
-  struct bench_settings defaults = common;
+  struct bench_settings defaults = bench_settings_default;
   defaults.in_flight = 4;
   defaults.batch = 100;
   defaults.backlog = 10000;
@@ -351,7 +351,7 @@ int command_bench_cycle(struct tool *tool, int argc, char **argv) {
 
 int command_bench_latency(struct tool *tool, int argc, char **argv) {
   (void)argc, (void)argv;
-  struct bench_settings defaults = common;
+  struct bench_settings defaults = bench_settings_default;
   bool idle = !tool_given(tool, "rate");
   defaults.workers = 1;
   defaults.in_flight = idle ? 1 : 64;

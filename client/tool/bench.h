@@ -100,6 +100,7 @@ void bench_report(const struct bench_run *run, const char *queue, const struct b
 
 /* bench.c */
 extern const char bench_description[];
+extern const struct bench_settings bench_settings_default;
 extern const struct option_row bench_submit_options[], bench_work_options[], bench_cycle_options[],
     bench_latency_options[];
 int command_bench_submit(struct tool *tool, int argc, char **argv);

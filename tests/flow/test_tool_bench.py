@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import SLOW, eventually
+from harness import BUILD, SLOW, eventually
 from test_tool import FAILED, NOT_FOUND, UNAVAILABLE, USAGE, Tool
 
 SPANS = ("mean", "min", "p50", "p75", "p90", "p95", "p99", "p999", "p9999", "max")
@@ -119,3 +119,20 @@ def test_errors_of_calls_are_counted_and_told(tool, api, bucket):
     api.make_queue(bucket, "small", max_size=10)
     answer = tool("bench", "submit", "--queue", "small", "--duration", "500ms", "--warm-up", "0s", "--json", expect=FAILED).json
     assert answer["jobs"] == 10 and answer["errors"]["RESOURCE_EXHAUSTED"] == answer["failedCalls"] > 0
+
+
+def test_the_echo_is_loaded_with_requests_of_the_same_size(tool):
+    echo = subprocess.Popen([BUILD / "bin" / "echo-server", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        target = f"127.0.0.1:{int(echo.stdout.readline())}"
+        words = [BUILD / "tests" / "echo_load", "--server", target, "--json", "--count", "300", "--payload-bytes", "500"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30 * SLOW)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+    finally:
+        echo.terminate()
+        echo.wait(20 * SLOW)
+    ours = tool("bench", "submit", "--count", 10, "--payload-bytes", 500, "--json").json
+    assert answer["calls"] == 300 and answer["failedCalls"] == 0
+    assert answer["requestBytes"] == answer["responseBytes"] == ours["requestBytes"]
+    check_spans(answer["callMs"], 300)
