@@ -38,8 +38,9 @@ static void decode_delivery(struct arena *arena, const struct redis_value *value
   delivery->last_attempt_ms = value_number(values, 11);
   delivery->last_duration_ms = value_number(values, 12);
   delivery->next_attempt_ms = value_number(values, 13);
-  if (redis_count(values) <= 14)
+  if (redis_count(values) <= 15)
     return;
+  delivery->breaker_until_ms = value_number(values, 15);
   const struct redis_value *log = redis_at(values, 14);
   delivery->log_count = redis_count(log);
   struct store_attempt *attempts = ARENA_ARRAY(arena, struct store_attempt, delivery->log_count + 1);
@@ -208,9 +209,14 @@ void store_freeze(struct store *store, unsigned partition, const char *id, int64
   call_send(store, call);
 }
 
-void store_settle(struct store *store, unsigned partition, const struct store_settlement *settlement, store_done *done,
-                  void *context) {
-  struct store_call *call = call_create(store, "settle", partition, answer_done, (void (*)(void))done, context);
+static void answer_settle(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
+  enum store_breaker breaker = error->code ? STORE_BREAKER_SAME : (enum store_breaker)value_number(reply, 1);
+  ((store_settle_done *)call->done)(call->context, error, breaker);
+}
+
+void store_settle(struct store *store, unsigned partition, const struct store_settlement *settlement,
+                  store_settle_done *done, void *context) {
+  struct store_call *call = call_create(store, "settle", partition, answer_settle, (void (*)(void))done, context);
   call_add_text(call, settlement->id);
   call_add_number(call, settlement->claim_token);
   call_add_number(call, settlement->state);

@@ -29,9 +29,10 @@ struct store_rule {
   const int64_t *schedule_ms; /* waits after the first failed attempt, the second...; the last repeats */
   size_t schedule_count;      /* 0: the default schedule */
   int64_t max_age_ms;         /* 0: the default */
-  int64_t epoch;     /* raised when it is switched, deleted or has another URL; not for updates, like those below */
-  int in_flight;     /* its deliveries that are claimed; off and 0 is drained */
-  uint64_t wait_key; /* what rpc_park waits for: woken when a rule that is off is drained */
+  int64_t epoch; /* raised when it is switched, deleted or has another URL; not for updates, like those below */
+  int in_flight; /* its deliveries that are claimed; off and 0 is drained */
+  int64_t breaker_until_ms; /* until when its breaker is open; 0: it is closed */
+  uint64_t wait_key;        /* what rpc_park waits for: woken when a rule that is off is drained */
 };
 
 enum {
@@ -82,6 +83,7 @@ struct store_delivery {
   const char *error_class, *error_message;
   int64_t create_ms, last_attempt_ms, last_duration_ms;
   int64_t next_attempt_ms;         /* 0: none */
+  int64_t breaker_until_ms;        /* store_get_delivery: while pending, as in store_rule */
   const struct store_attempt *log; /* store_get_delivery: the latest attempts, oldest first */
   size_t log_count;
 };
@@ -188,8 +190,12 @@ struct store_settlement {
   int64_t dns_us, connect_us, tls_us, first_byte_us, total_us;
 };
 
+/* What a settlement has made of the endpoint's breaker. */
+enum store_breaker { STORE_BREAKER_SAME, STORE_BREAKER_OPENED, STORE_BREAKER_CLOSED };
+
+typedef void store_settle_done(void *context, const struct store_error *error, enum store_breaker breaker);
 /* Success counts even with a stale token; anything else is STORE_PRECONDITION then. */
-void store_settle(struct store *store, unsigned partition, const struct store_settlement *settlement, store_done *done,
-                  void *context);
+void store_settle(struct store *store, unsigned partition, const struct store_settlement *settlement,
+                  store_settle_done *done, void *context);
 
 #endif

@@ -25,6 +25,7 @@ static void answer_rule(struct store_call *call, const struct store_error *error
   rule.epoch = value_number(reply, 14);
   rule.in_flight = (int)value_number(reply, 15);
   rule.wait_key = store_key_rule((unsigned)value_number(reply, 16), (uint64_t)value_number(reply, 17));
+  rule.breaker_until_ms = value_number(reply, 18);
   done(call->context, error, &rule);
 }
 

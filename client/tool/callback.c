@@ -127,6 +127,8 @@ int command_callback_show_delivery(struct tool *tool, int argc, char **argv) {
     output_field(tool, "Created", "%s", message_show_time(delivery->create_time));
     if (delivery->next_attempt_time != NULL)
       output_field(tool, "Next", "%s", message_show_time(delivery->next_attempt_time));
+    if (delivery->breaker_open_until != NULL)
+      output_field(tool, "Breaker", "open until %s", message_show_time(delivery->breaker_open_until));
     show_attempts(tool, delivery);
   }
   ringback_free(&response->base);

@@ -106,6 +106,8 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
     output_field(tool, i == 0 ? "Schedule" : " ", "%s", message_show_duration(rule->schedule[i]));
   if (rule->max_age != NULL)
     output_field(tool, "Max age", "%s", message_show_duration(rule->max_age));
+  if (rule->breaker_open_until != NULL)
+    output_field(tool, "Breaker", "open until %s", message_show_time(rule->breaker_open_until));
   output_field(tool, "In flight", "%d", rule->in_flight_count);
   output_field(tool, "Epoch", "%lld", (long long)rule->epoch);
   output_field(tool, "Updated", "%s", message_show_time(rule->update_time));

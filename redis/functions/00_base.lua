@@ -26,6 +26,7 @@
 --   rule:Q        hash    callback rule
 --   outbox:G      zset    an outbox group's deliveries by next attempt; G is Q, Q:t (tests) or Q:HASH (a job's own endpoint)
 --   claims:G      zset    the group's claimed deliveries by claim expiry
+--   breaker:G     string  the group's circuit breaker, packed (25_breaker.lua); expires
 --   due           zset    groups by when they have something due, or were last served
 --   d:DELIVERY    string  a delivery, packed
 --   dl:Q          zset    a queue's deliveries by sequence
@@ -71,6 +72,7 @@ local FAILING_MS = 120 * 3600 * 1000 -- a rule without a success for so long, an
 local FAILURES_MIN = 20         -- with so many failures since, is switched off
 local ATTEMPTS_KEPT = 20        -- in a delivery's log
 local SECRETS_MAX = 5           -- of a rule
+local BREAKER_KEPT_MS = 30 * 60 * 1000 -- after its last change
 local GROUPS_MAX = 64           -- outbox groups that one claim looks at
 local TURN_MAX = 8              -- deliveries that a group gets in its turn
 
@@ -200,7 +202,7 @@ local function begin(prefix)
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
   return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {},
-    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, drains = {}, messages = {}}
+    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, drains = {}, breakers = {}, changed_breakers = {}, messages = {}}
 end
 
 -- Reads jobs' records into the unit; nil where there is none.
@@ -421,6 +423,12 @@ local function commit_queue(T, Q)
   if Q.delivered_more and call('ZCARD', T.p .. 'dended:' .. Q.number) > DELIVERIES_KEPT then mark(T, 'T' .. Q.number, T.ms) end
 end
 
+local function write_breaker(T, group)
+  local B, key = T.breakers[group], T.p .. 'breaker:' .. group
+  if B then call('SET', key, cmsgpack.pack({B.f, B.n, B.u, B.p, B.t, B.w}), 'PX', num(BREAKER_KEPT_MS))
+  else call('DEL', key) end
+end
+
 -- Makes the writes of the unit.
 local function commit(T)
   local values = {}
@@ -479,6 +487,7 @@ local function commit(T)
       publish(T, 'w ' .. bucket)
     end
   end
+  for group in pairs(T.changed_breakers) do write_breaker(T, group) end
   for number in pairs(T.drains) do
     if call('ZCARD', T.p .. 'claims:' .. number) == 0 then publish(T, 'r ' .. T.partition .. ' ' .. number) end
   end

@@ -18,17 +18,20 @@ end
 
 -- A rule as answer_rule of store_rules.c reads it: on, url, events, timeout, etag, update time, secrets, format, off
 -- reason, concurrency, headers, schedule, max age (0: the default), epoch, how many of its deliveries are claimed, partition and number of
--- the queue.
+-- the queue, until when its breaker is open (0: closed).
 local function rule_values(T, Q)
   local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma', 'ep')
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
     tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
     tonumber(h[8] or 1), h[9] or '', tonumber(h[10] or GROUP_CONCURRENCY), h[11] or '', h[12] or '', tonumber(h[13] or 0),
-    tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number}
+    tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number, open_until(T, num(Q.number))}
 end
 
 -- The rule is another one from here on for whoever waits: it was switched, its URL has changed, or it was deleted.
-local function raise_epoch(T, Q) call('HINCRBY', T.p .. 'rule:' .. Q.number, 'ep', 1) end
+local function raise_epoch(T, Q)
+  call('HINCRBY', T.p .. 'rule:' .. Q.number, 'ep', 1)
+  T.breakers[num(Q.number)], T.changed_breakers[num(Q.number)] = false, true
+end
 
 local function rule_changed(T, Q)
   call('HSET', T.p .. 'rule:' .. Q.number, 'ut', num(T.ms))

@@ -5,13 +5,14 @@
 -- is put back when one of its deliveries is settled.
 
 -- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone. Before the first attempt it has the rule's URL.
--- With `full` its attempts follow.
+-- With `full` its attempts follow, and until when the breaker of its endpoint is open while it waits (0: closed).
 local function delivery_values(T, Q, id, full)
   local D = delivery(T, id)
   if not D or D.q ~= Q.number then return nil end
   local url = D.u
   if url == '' and (D.t == 1 or not D.g:find(':', 1, true)) then url = rule_of(T, Q).url end
-  return {id, Q.name, D.j, D.e, D.s, url, D.a, D.hs, D.ec, D.em, D.c, D.la, D.ld, D.nx, full and D.l or nil}
+  return {id, Q.name, D.j, D.e, D.s, url, D.a, D.hs, D.ec, D.em, D.c, D.la, D.ld, D.nx, full and D.l or {},
+    full and D.s == PENDING and D.t == 0 and open_until(T, D.g) or 0}
 end
 
 -- bucket, queue -> the test delivery.
@@ -21,7 +22,7 @@ register('test_callback', {}, function(T, A, i)
   if rule_of(T, Q).url == '' then return {PRECONDITION, 'the rule has no URL'} end
   local id = 'cb_test_' .. Q.number .. '_' .. num(T.us) .. '_' .. call('HINCRBY', T.p .. 'rule:' .. Q.number, 'tn', 1)
   add_delivery(T, Q, id, '', Q.number .. ':t', PENDING, true)
-  return {0, '', {delivery_values(T, Q, id)}}
+  return {0, '', {delivery_values(T, Q, id, true)}}
 end)
 
 -- bucket, id -> the delivery with its attempts.
@@ -176,11 +177,14 @@ register('claim', {'allow-oom'}, function(T, A, i)
   local count, grace = tonumber(A[i + 1]), tonumber(A[i + 2])
   local claims, turns = {}, {}
   local groups = call('ZRANGEBYSCORE', T.p .. 'due', '-inf', num(T.ms), 'LIMIT', 0, GROUPS_MAX)
+  fetch_breakers(T, groups)
   for k, group in ipairs(groups) do
     if #claims >= count then break end
     local Q = group_queue(T, group)
     local outbox = T.p .. 'outbox:' .. group
     local room = Q and group_limit(T, Q, group) - call('ZCARD', T.p .. 'claims:' .. group) or 0
+    local tries, again_at = breaker_room(T, group)
+    room = min(room, tries)
     -- One more than is taken tells when the group is due next.
     local most = min(room, min(count - #claims, TURN_MAX))
     local heads = room > 0 and call('ZRANGE', outbox, 0, most, 'WITHSCORES') or {}
@@ -191,13 +195,20 @@ register('claim', {'allow-oom'}, function(T, A, i)
     end
     if #ids > 0 then
       fetch_deliveries(T, ids)
-      for _, id in ipairs(ids) do claims[#claims + 1] = take(T, Q, group, id, grace) end
+      for _, id in ipairs(ids) do
+        local claimed = take(T, Q, group, id, grace)
+        claims[#claims + 1] = claimed
+        if claimed then breaker_claimed(T, group, claimed[3], claimed[4]) end
+      end
       call('ZREM', outbox, unpack(ids))
     end
     local next_at = heads[2 * #ids + 2]
     if next_at and room > #ids then
       -- Behind every group that was due before this turn.
       turns[#turns + 1] = format('%.3f', max(tonumber(next_at), T.us / 1000 + k / 1000))
+      turns[#turns + 1] = group
+    elseif again_at and Q then
+      turns[#turns + 1] = num(again_at)
       turns[#turns + 1] = group
     else
       call('ZREM', T.p .. 'due', group)
@@ -284,8 +295,10 @@ local function log_attempt(D, A, k)
   while #log > ATTEMPTS_KEPT do table.remove(log, 1) end
 end
 
+local RETRY_AFTER = 2 -- of ringback.v1.NextAttemptReason; those beyond too come of what the receiver asked for
+
 -- id, token, state, http status, error class, error message, start, duration, next, address, microseconds of DNS, connect, TLS, first byte
--- and total, why there is a next attempt -> 0.
+-- and total, why there is a next attempt -> what became of the endpoint's breaker: 0, BREAKER_OPENED or BREAKER_CLOSED.
 register('settle', {'allow-oom'}, function(T, A, i)
   local id, state = A[i + 1], tonumber(A[i + 3])
   local D = delivery(T, id)
@@ -293,7 +306,7 @@ register('settle', {'allow-oom'}, function(T, A, i)
   if not Q then return {NOT_FOUND, 'there is no such delivery'} end
   if D.s ~= SENDING or D.tk ~= tonumber(A[i + 2]) then
     if state ~= DELIVERED then return {PRECONDITION, 'the claim is no longer current'} end
-    if D.s == DELIVERED then return {0} end
+    if D.s == DELIVERED then return {0, 0} end
     if D.s == DEAD then count_open(Q, 1) end
   end
   D.a = D.a + 1
@@ -307,6 +320,11 @@ register('settle', {'allow-oom'}, function(T, A, i)
   if state == PENDING then postpone_delivery(T, Q, id, D, tonumber(A[i + 9]))
   else end_delivery(T, Q, id, D, state) end
   if D.t == 1 then publish(T, 't ' .. id) end
+  local breaker = 0
+  if D.t == 0 then
+    local asked = tonumber(A[i + 16]) >= RETRY_AFTER and tonumber(A[i + 9]) - T.ms or 0
+    breaker = judge_endpoint(T, D.g, tonumber(A[i + 2]), state == DELIVERED, D.ec, asked)
+  end
   refresh_due(T, D.g)
-  return {0}
+  return {0, breaker}
 end, 1, 16)

@@ -213,12 +213,12 @@ local function trash_queue(T, number)
       for _, set in ipairs({'outbox:', 'claims:'}) do call('ZREM', T.p .. set .. D.g, id) end
       call('ZREM', T.p .. 'due', D.g)
       call('ZREM', T.p .. 'timers', 'C' .. D.g)
-      call('UNLINK', T.p .. 'd:' .. id)
+      call('UNLINK', T.p .. 'd:' .. id, T.p .. 'breaker:' .. D.g)
     end
     call('ZREM', T.p .. 'dl:' .. number, id)
   end
   if #deliveries > 0 then return #deliveries end
-  for _, key in ipairs({'q:', 'ready:', 'delayed:', 'running:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'outbox:', 'claims:'}) do
+  for _, key in ipairs({'q:', 'ready:', 'delayed:', 'running:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'outbox:', 'claims:', 'breaker:'}) do
     call('UNLINK', T.p .. key .. number)
   end
   call('UNLINK', T.p .. 'req:' .. number .. ':0', T.p .. 'req:' .. number .. ':1')

@@ -104,7 +104,16 @@ void delivery_set_due(struct delivery_set *set, unsigned partition, int64_t due_
     *known_ms = due_ms;
 }
 
-static void on_settled(void *context, const struct store_error *error) {
+static void tell_breaker(struct delivery *delivery, enum store_breaker breaker) {
+  if (breaker == STORE_BREAKER_SAME)
+    return;
+  bool opened = breaker == STORE_BREAKER_OPENED;
+  count(opened ? &delivery->set->breakers_opened : &delivery->set->breakers_closed, 1);
+  log_event(opened ? LOG_WARN : LOG_INFO, opened ? "callback breaker opened" : "callback breaker closed",
+            log_text("url", delivery->url), log_text("delivery", delivery->id));
+}
+
+static void on_settled(void *context, const struct store_error *error, enum store_breaker breaker) {
   struct delivery *delivery = context;
   if (error->code == STORE_UNAVAILABLE) {
     delivery->retry_at_us = clock_monotonic_us() + STORE_RETRY_MS * 1000;
@@ -114,6 +123,7 @@ static void on_settled(void *context, const struct store_error *error) {
     log_event(LOG_INFO, "callback not settled", log_text("delivery", delivery->id), log_text("reason", error->reason));
   else
     delivery_set_due(delivery->set, delivery->partition, delivery->settlement.next_ms);
+  tell_breaker(delivery, breaker);
   delivery_end(delivery);
 }
 

@@ -26,7 +26,8 @@ struct delivery_set {
   int64_t clock_offset_us;    /* Redis's clock less the monotonic one, as the claims tell it */
   uint64_t random;
   uint64_t store_calls; /* queued so far, so that the dispatcher sees whether there is something to send */
-  _Atomic uint64_t in_flight, claimed, attempts, delivered, retried, dead, dropped, attempt_ms;
+  _Atomic uint64_t in_flight, claimed, attempts, delivered, retried, dead, dropped, attempt_ms, breakers_opened,
+      breakers_closed;
   _Atomic uint64_t errors[CALLBACK_ERROR_COUNT];
 };
 

@@ -277,6 +277,8 @@ void dispatcher_metrics(const struct dispatcher *dispatcher, struct dispatcher_m
                                          .retried = read_counter(&set->retried),
                                          .dead = read_counter(&set->dead),
                                          .dropped = read_counter(&set->dropped),
+                                         .breakers_opened = read_counter(&set->breakers_opened),
+                                         .breakers_closed = read_counter(&set->breakers_closed),
                                          .attempt_ms = read_counter(&set->attempt_ms)};
   for (size_t i = 0; i < CALLBACK_ERROR_COUNT; i++)
     metrics->errors[i] = read_counter(&set->errors[i]);

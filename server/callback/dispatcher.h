@@ -38,8 +38,9 @@ struct dispatcher_metrics {
   uint64_t retried; /* failed and due again */
   uint64_t dead;
   uint64_t dropped; /* claims lost before the first byte, or abandoned at a drain's end: tried again without counting */
-  uint64_t attempt_ms;                   /* the attempts' durations together */
-  uint64_t errors[CALLBACK_ERROR_COUNT]; /* failed attempts by class */
+  uint64_t breakers_opened, breakers_closed; /* by settlements of this dispatcher */
+  uint64_t attempt_ms;                       /* the attempts' durations together */
+  uint64_t errors[CALLBACK_ERROR_COUNT];     /* failed attempts by class */
 };
 
 /* Starts the thread. NULL when curl, c-ares or the thread cannot be set up. */

@@ -182,6 +182,7 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
   message->max_age = convert_duration(arena, rule->max_age_ms);
   message->epoch = rule->epoch;
   message->in_flight_count = rule->in_flight;
+  message->breaker_open_until = convert_time(arena, rule->breaker_until_ms);
   message->etag = arena_strdup(arena, rule->etag);
   message->update_time = convert_time(arena, rule->update_ms);
   return message;
@@ -239,6 +240,7 @@ Ringback__V1__Delivery *convert_delivery(struct arena *arena, const char *bucket
     message->last_attempt_duration = convert_duration(arena, delivery->last_duration_ms);
   if (delivery->state == RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING)
     message->next_attempt_time = convert_time(arena, delivery->next_attempt_ms);
+  message->breaker_open_until = convert_time(arena, delivery->breaker_until_ms);
   message->attempt_log = ARENA_ARRAY(arena, Ringback__V1__DeliveryAttempt *, delivery->log_count + 1);
   for (size_t i = 0; i < delivery->log_count; i++)
     message->attempt_log[message->n_attempt_log++] = convert_attempt(arena, &delivery->log[i]);

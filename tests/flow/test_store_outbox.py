@@ -27,6 +27,39 @@ class Delivery:
         self.frozen, self.trashed, self.ended = False, False, now if state == SUPPRESSED else 0
 
 
+class Breaker:
+    """What an endpoint's results say, told from all of them."""
+
+    def __init__(self):
+        self.results, self.in_a_row, self.opened, self.until, self.probe, self.probe_ends = [], 0, 0, 0, None, 0
+
+    def lets(self, now):
+        """How many deliveries may be claimed now; None: any number."""
+        if not self.until:
+            return None
+        return 0 if now < max(self.until, self.probe_ends) else 1
+
+    def settled(self, now, token, good):
+        if good:
+            if self.until:
+                self.__init__()
+                return
+            self.in_a_row = 0
+        elif self.until and token != self.probe:
+            return
+        slots = [(slot, bad) for slot, bad in self.results if slot > now // 10000 - 6]
+        self.results = slots + [(now // 10000, not good)] if slots or not good else []
+        if not any(bad for _, bad in self.results):
+            self.results = []
+        if good:
+            return
+        self.in_a_row += 1
+        bad = sum(bad for _, bad in self.results)
+        if self.until or self.in_a_row >= 5 or (len(self.results) >= 20 and 2 * bad >= len(self.results)):
+            self.until, self.opened = now + min(900000, 30000 * 2 ** self.opened), self.opened + 1
+            self.probe, self.probe_ends, self.results = None, 0, []
+
+
 class Outbox:
     def __init__(self, library, seed):
         self.library, self.pick = library, random.Random(seed)
@@ -36,11 +69,16 @@ class Outbox:
         self.rule = {"on": False, "url": ""}
         self.deliveries, self.jobs = {}, {}  # jobs: id -> [flags, endpoint, run, finish or 0]
         self.tokens = []
+        self.breakers = {}
+        self.luck = 4
 
     now = property(lambda self: self.library.now)
 
     def waiting(self):
         return [id_ for id_, job in self.jobs.items() if not job[3]]
+
+    def breaker(self, group):
+        return self.breakers.setdefault(group, Breaker())
 
     def submit(self):
         kinds = [(self.pick.choice([0, 0, OWN_URL, NO_CALLBACK]), self.pick.choice([1, 2])) for _ in range(self.pick.choice([1, 5, 40]))]
@@ -101,17 +139,21 @@ class Outbox:
         if kind == "delete":
             assert self.library.call("rule_delete", "a", "q")[0] == OK
             self.rule = {"on": False, "url": ""}
+            self.breakers.pop(str(self.number), None)
             for delivery in self.deliveries.values():
                 if delivery.group == str(self.number) and delivery.state == PENDING:
                     delivery.trashed = True
             return
         on = kind == "on"
         assert self.library.call("rule_update", "a", "q", "", "on", int(on), "url", "http://x/", "to", 1000)[0] == OK
+        if self.rule != {"on": on, "url": "http://x/"}:
+            self.breakers.pop(str(self.number), None)
         self.rule = {"on": on, "url": "http://x/"}
 
     def sendable(self, delivery):
         return (delivery.state == PENDING and not delivery.trashed and delivery.next <= self.now and
-                (self.rule["on"] or ":" in delivery.group) and self.under_way(delivery.group) < CONCURRENCY)
+                (self.rule["on"] or ":" in delivery.group) and self.under_way(delivery.group) < CONCURRENCY and
+                self.breaker(delivery.group).lets(self.now) != 0)
 
     def under_way(self, group):
         return sum(delivery.group == group and delivery.state == SENDING for delivery in self.deliveries.values())
@@ -128,6 +170,8 @@ class Outbox:
             assert bool(values[14]) == delivery.frozen and (delivery.frozen or len(values[17]) == 7)
             delivery.state, delivery.token, delivery.expiry = SENDING, values[2], values[3]
             self.tokens.append(values[2])
+            if self.breaker(delivery.group).until:
+                self.breaker(delivery.group).probe, self.breaker(delivery.group).probe_ends = values[2], values[3]
         return len(answer[2])
 
     def claim_all(self):
@@ -146,9 +190,13 @@ class Outbox:
                 answer = self.library.call("freeze", delivery.id, delivery.token, "http://x/", "text/xml", "", b"<xml/>")
                 assert answer[0] == OK
                 delivery.frozen = True
-            state, next_ = self.pick.choice([(DELIVERED, 0), (DELIVERED, 0), (PENDING, self.now + self.pick.choice([10, 900])), (DEAD, 0)])
-            answer = self.library.call("settle", delivery.id, delivery.token, state, 200, "", "", self.now, 5, next_, *ATTEMPT)
-            assert answer[0] == OK
+            state, next_ = self.pick.choice([(DELIVERED, 0)] * self.luck + [(PENDING, self.now + self.pick.choice([10, 900])), (DEAD, 0)])
+            class_ = "" if state == DELIVERED else "timeout"
+            was_open = self.breaker(delivery.group).until
+            answer = self.library.call("settle", delivery.id, delivery.token, state, 200, class_, "", self.now, 5, next_, *ATTEMPT)
+            self.breaker(delivery.group).settled(self.now, delivery.token, state == DELIVERED)
+            is_open = self.breaker(delivery.group).until
+            assert answer == [OK, 0 if is_open == was_open else 1 if is_open else 2]
             delivery.attempts += 1
             delivery.abandoned = 0
             if state == PENDING and ":" not in delivery.group and not self.rule["url"]:
@@ -165,6 +213,8 @@ class Outbox:
             assert answer[0] == PRECONDITION
             answer = self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0, *ATTEMPT)
             assert answer[0] == OK
+            if delivery.state != DELIVERED:
+                self.breaker(delivery.group).settled(self.now, delivery.token, True)
             if delivery.state != DELIVERED:
                 delivery.attempts += 1
                 delivery.abandoned = 0
@@ -223,7 +273,8 @@ class Outbox:
         return bool(delivery) and delivery.state in (PENDING, SENDING) and not delivery.frozen
 
     def advance(self):
-        self.library.advance(self.pick.choice([1, 20, 300, 1000, 4000]))
+        self.library.advance(self.pick.choice([1, 20, 300, 1000, 4000, 40000]))
+        self.luck = self.pick.choice([1, 4, 20])
         if self.pick.random() < 0.7:
             self.sweep()
 
@@ -251,21 +302,25 @@ class Outbox:
             assert claims == {d.id for d in self.deliveries.values() if d.group == group and d.state == SENDING}
             outbox = {member.decode() for member in self.library.redis.zrange(f"{PARTITION}outbox:{group}", 0, -1)}
             assert outbox == {d.id for d in self.deliveries.values() if d.group == group and d.state == PENDING and not d.trashed}
+        assert self.library.call("rule_get", "a", "q")[18] == self.breaker(str(self.number)).until
 
     def finish_all(self):
         """A dispatcher that is always accepted empties the outbox, however little it is told."""
         self.library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/")
+        if self.rule != {"on": True, "url": "http://x/"}:
+            self.breakers.pop(str(self.number), None)
         self.rule = {"on": True, "url": "http://x/"}
-        for _ in range(2000):
+        for _ in range(4000):
             if not any(delivery.state in (PENDING, SENDING) for delivery in self.deliveries.values()):
                 return
             self.claim()
             for delivery in self.deliveries.values():
                 if delivery.state == SENDING:
                     assert self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0, *ATTEMPT)[0] == OK
+                    self.breaker(delivery.group).settled(self.now, delivery.token, True)
                     delivery.attempts += 1
                     delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
-            self.library.advance(100)
+            self.library.advance(1000)
             self.sweep()
         pytest.fail("deliveries are never claimed: %s" % [vars(d) for d in self.deliveries.values() if d.state == PENDING][:3])
 
@@ -307,6 +362,7 @@ def test_random_ends_claims_and_settlements(library, seed):  # noqa: F811
         pass
     left = {key.decode() for key in library.redis.scan_iter(f"{PARTITION}*", count=10000)}
     left -= {PARTITION + key for key in ("seq", "log:a", "hungry")}
+    left -= {key for key in left if library.redis.pttl(key) > 0}
     assert not left, "keys that nothing will ever remove"
     slowest, command = slowest_ms(library.redis)
     assert slowest < LUA_MS_MAX, command
@@ -327,7 +383,8 @@ def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F
     first = [delivery for delivery in outbox.deliveries.values() if delivery.state == SENDING]
     assert len(first) == CONCURRENCY
     for delivery in first:
-        assert library.call("settle", delivery.id, delivery.token, PENDING, 503, "http", "busy", library.now, 5, library.now + 60000, *ATTEMPT)[0] == OK
+        # Refused by us, which says nothing of the endpoint: the breaker stays closed.
+        assert library.call("settle", delivery.id, delivery.token, PENDING, 0, "cancelled", "no", library.now, 5, library.now + 60000, *ATTEMPT)[0] == OK
         delivery.attempts, delivery.state, delivery.next = 1, PENDING, library.now + 60000
     outbox.claim_all()
     assert sum(delivery.state == SENDING for delivery in outbox.deliveries.values()) == 60 - CONCURRENCY
@@ -351,6 +408,7 @@ def test_a_rule_that_only_fails_is_switched_off_after_120_hours_and_20_failures(
     outbox = Outbox(library, 1)
 
     def settle(state):
+        library.redis.delete(f"{PARTITION}breaker:{outbox.number}")  # which would have us wait
         id_, token = end_one(outbox)
         next_ = library.now + 10 ** 9 if state == PENDING else 0
         assert library.call("settle", id_, token, state, 500, "status_5xx", "no", library.now, 5, next_, *ATTEMPT)[0] == OK
