@@ -160,7 +160,8 @@ static void request_write(void *context, uint64_t first, unsigned items, int64_t
   }
   if (jobs->request_ids) {
     char id[48];
-    wire_put_bytes(at, FIELD_REQUEST_ID, id, id_bytes(jobs, first, id));
+    size_t length = id_bytes(jobs, first, id);
+    wire_put_bytes(at, FIELD_REQUEST_ID, id, length);
   }
   count(&jobs->started, items);
 }
