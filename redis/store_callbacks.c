@@ -41,6 +41,7 @@ static void decode_delivery(struct arena *arena, const struct redis_value *value
   if (redis_count(values) <= 15)
     return;
   delivery->breaker_until_ms = value_number(values, 15);
+  delivery->response = value_bytes(values, 16);
   const struct redis_value *log = redis_at(values, 14);
   delivery->log_count = redis_count(log);
   struct store_attempt *attempts = ARENA_ARRAY(arena, struct store_attempt, delivery->log_count + 1);
@@ -154,6 +155,8 @@ static bool decode_claim(struct store_call *call, const struct redis_value *valu
   claim->headers = split_headers(call->arena, value_text(values, 20), &claim->header_count);
   claim->schedule_ms = split_numbers(call->arena, value_text(values, 21), &claim->schedule_count);
   claim->max_age_ms = value_number(values, 22);
+  claim->allowed = value_text(values, 23);
+  claim->store_response = value_number(values, 24) == 1;
   claim->job.worker = claim->job.code = claim->job.message = claim->job.queue = "";
   const struct redis_value *job = redis_at(values, 17);
   if (claim->test) {
@@ -233,5 +236,6 @@ void store_settle(struct store *store, unsigned partition, const struct store_se
   call_add_number(call, settlement->first_byte_us);
   call_add_number(call, settlement->total_us);
   call_add_number(call, settlement->next_reason);
+  call_add(call, settlement->response);
   call_send(store, call);
 }

@@ -29,6 +29,8 @@ struct store_rule {
   const int64_t *schedule_ms; /* waits after the first failed attempt, the second...; the last repeats */
   size_t schedule_count;      /* 0: the default schedule */
   int64_t max_age_ms;         /* 0: the default */
+  const char *allowed;        /* CIDR ranges with commas; "": the operator's */
+  bool store_response;        /* the beginning of answers is kept */
   int64_t epoch; /* raised when it is switched, deleted or has another URL; not for updates, like those below */
   int in_flight; /* its deliveries that are claimed; off and 0 is drained */
   int64_t breaker_until_ms; /* until when its breaker is open; 0: it is closed */
@@ -45,7 +47,9 @@ enum {
   RULE_CONCURRENCY = 64,
   RULE_HEADERS = 128,
   RULE_SCHEDULE = 256,
-  RULE_MAX_AGE = 512
+  RULE_MAX_AGE = 512,
+  RULE_ALLOWED = 1024,
+  RULE_STORE_RESPONSE = 2048
 };
 
 typedef void store_rule_done(void *context, const struct store_error *error, const struct store_rule *rule);
@@ -86,6 +90,7 @@ struct store_delivery {
   int64_t breaker_until_ms;        /* store_get_delivery: while pending, as in store_rule */
   const struct store_attempt *log; /* store_get_delivery: the latest attempts, oldest first */
   size_t log_count;
+  struct bytes response; /* store_get_delivery: the beginning of the last answer, where the rule wants it kept */
 };
 
 struct store_deliveries {
@@ -150,7 +155,9 @@ struct store_claim {
   size_t header_count;
   const int64_t *schedule_ms; /* of the rule; schedule_count 0: the default */
   size_t schedule_count;
-  int64_t max_age_ms;       /* 0: the default */
+  int64_t max_age_ms;  /* 0: the default */
+  const char *allowed; /* of the rule, as in store_rule */
+  bool store_response;
   struct bytes body;        /* empty: not rendered yet */
   const char *content_type; /* of the body; "" : not rendered yet */
   struct store_job job;     /* only while the body is not rendered; for a test: only queue and queue_id */
@@ -188,6 +195,7 @@ struct store_settlement {
   int next_reason; /* Ringback__V1__NextAttemptReason */
   const char *address;
   int64_t dns_us, connect_us, tls_us, first_byte_us, total_us;
+  struct bytes response; /* to be kept */
 };
 
 /* What a settlement has made of the endpoint's breaker. */

@@ -26,6 +26,8 @@ static void answer_rule(struct store_call *call, const struct store_error *error
   rule.in_flight = (int)value_number(reply, 15);
   rule.wait_key = store_key_rule((unsigned)value_number(reply, 16), (uint64_t)value_number(reply, 17));
   rule.breaker_until_ms = value_number(reply, 18);
+  rule.allowed = value_text(reply, 19);
+  rule.store_response = value_number(reply, 20) == 1;
   done(call->context, error, &rule);
 }
 
@@ -76,6 +78,14 @@ void store_update_rule(struct store *store, const char *bucket, const char *queu
       joined = arena_printf(call->arena, "%s%s%lld", joined, i ? "," : "", (long long)rule->schedule_ms[i]);
     call_add_text(call, "sc");
     call_add_text(call, joined);
+  }
+  if (mask & RULE_ALLOWED) {
+    call_add_text(call, "al");
+    call_add_text(call, rule->allowed);
+  }
+  if (mask & RULE_STORE_RESPONSE) {
+    call_add_text(call, "sr");
+    call_add_number(call, rule->store_response);
   }
   if (mask & RULE_MAX_AGE) {
     call_add_text(call, "ma");

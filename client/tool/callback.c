@@ -83,6 +83,21 @@ static const char *show_phase(const Google__Protobuf__Duration *duration, char t
   return text;
 }
 
+/* Line feeds and printable ASCII as they are, everything else as \xNN. */
+static void show_response(const Ringback__V1__Delivery *delivery) {
+  if (delivery->response.len == 0)
+    return;
+  printf("\n");
+  for (size_t i = 0; i < delivery->response.len; i++) {
+    unsigned char byte = delivery->response.data[i];
+    if (byte == '\n' || (byte >= ' ' && byte <= '~'))
+      putchar(byte);
+    else
+      printf("\\x%02x", byte);
+  }
+  printf("\n");
+}
+
 static void show_attempts(struct tool *tool, const Ringback__V1__Delivery *delivery) {
   static const char *const headings[] = {">ATTEMPT",    "AT",      "ADDRESS",        ">ANSWER",   "ERROR", ">DNS MS",
                                          ">CONNECT MS", ">TLS MS", ">FIRST BYTE MS", ">TOTAL MS", "NEXT",  "WHY"};
@@ -130,6 +145,7 @@ int command_callback_show_delivery(struct tool *tool, int argc, char **argv) {
     if (delivery->breaker_open_until != NULL)
       output_field(tool, "Breaker", "open until %s", message_show_time(delivery->breaker_open_until));
     show_attempts(tool, delivery);
+    show_response(delivery);
   }
   ringback_free(&response->base);
   return TOOL_OK;
@@ -153,6 +169,7 @@ int command_callback_test(struct tool *tool, int argc, char **argv) {
   } else if (response->delivery != NULL) {
     show_delivery(tool, response->delivery);
     show_attempts(tool, response->delivery);
+    show_response(response->delivery);
   }
   ringback_free(&response->base);
   return delivered ? TOOL_OK : TOOL_FAILED;

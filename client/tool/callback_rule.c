@@ -13,6 +13,7 @@
 #define HEADERS_MAX 20
 #define HEADER_NAME_SIZE 128
 #define WAITS_MAX 20
+#define RANGES_MAX 16
 #define RULE_PATHS_MAX 16
 /* No attempt outlasts it. */
 #define DRAIN_MAX_MS 120000
@@ -56,6 +57,14 @@ const struct option_row callback_set_options[] = {
      .value = "5s,30s,...",
      .help = "waits after each failed attempt, the last one repeating; `default`"},
     {.name = "max-age", .kind = OPTION_DURATION, .value = "DURATION", .help = "give a callback up after this (72h)"},
+    {.name = "allow",
+     .kind = OPTION_TEXT,
+     .repeatable = true,
+     .value = "CIDR",
+     .help = "of the private addresses that the server allows, only these; replaces those that were set"},
+    {.name = "no-allow", .kind = OPTION_FLAG, .help = "all the private addresses that the server allows"},
+    {.name = "store-response", .kind = OPTION_FLAG, .help = "keep the beginning of answers, for show-delivery"},
+    {.name = "no-store-response", .kind = OPTION_FLAG, .help = "keep no answers"},
     {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
     {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
     {.name = NULL},
@@ -104,6 +113,10 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
     output_field(tool, "Header", "%s", rule->headers[i]->name);
   for (size_t i = 0; i < rule->n_schedule; i++)
     output_field(tool, i == 0 ? "Schedule" : " ", "%s", message_show_duration(rule->schedule[i]));
+  for (size_t i = 0; i < rule->n_allowed_cidrs; i++)
+    output_field(tool, i == 0 ? "Allowed" : " ", "%s", rule->allowed_cidrs[i]);
+  if (rule->store_response)
+    output_field(tool, "Answers", "kept");
   if (rule->max_age != NULL)
     output_field(tool, "Max age", "%s", message_show_duration(rule->max_age));
   if (rule->breaker_open_until != NULL)
@@ -140,6 +153,7 @@ struct rule_storage {
   Ringback__V1__CallbackHeader headers[HEADERS_MAX], *header_list[HEADERS_MAX];
   Google__Protobuf__Duration waits[WAITS_MAX], *wait_list[WAITS_MAX], timeout, max_age;
   char names[HEADERS_MAX][HEADER_NAME_SIZE];
+  char *ranges[RANGES_MAX];
 };
 
 static bool read_headers(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage) {
@@ -181,6 +195,33 @@ static bool read_schedule(struct tool *tool, Ringback__V1__CallbackRule *rule, s
     wait->nanos = (int32_t)(ms % 1000 * 1000000);
     storage->wait_list[rule->n_schedule++] = wait;
   }
+  return true;
+}
+
+/* Where it may call, and whether answers are kept. */
+static bool read_more(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage, char **paths,
+                      size_t *path_count) {
+  static const char *const exclusive[][2] = {{"allow", "no-allow"}, {"store-response", "no-store-response"}};
+  for (size_t i = 0; i < sizeof exclusive / sizeof exclusive[0]; i++) {
+    if (!tool_given(tool, exclusive[i][0]) || !tool_given(tool, exclusive[i][1]))
+      continue;
+    tool_error("--%s and --%s exclude each other", exclusive[i][0], exclusive[i][1]);
+    return false;
+  }
+  size_t position = 0;
+  rule->allowed_cidrs = storage->ranges;
+  for (const char *range; (range = tool_next_text(tool, "allow", &position)) != NULL;) {
+    if (rule->n_allowed_cidrs == RANGES_MAX) {
+      tool_error("--allow: at most %d", RANGES_MAX);
+      return false;
+    }
+    storage->ranges[rule->n_allowed_cidrs++] = (char *)range;
+  }
+  if (rule->n_allowed_cidrs > 0 || tool_given(tool, "no-allow"))
+    paths[(*path_count)++] = (char *)"allowed_cidrs";
+  rule->store_response = tool_given(tool, "store-response");
+  if (rule->store_response || tool_given(tool, "no-store-response"))
+    paths[(*path_count)++] = (char *)"store_response";
   return true;
 }
 
@@ -232,6 +273,8 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
   rule.max_age = message_duration(tool, "max-age", &storage.max_age);
   if (rule.max_age != NULL)
     paths[path_count++] = (char *)"max_age";
+  if (!read_more(tool, &rule, &storage, paths, &path_count))
+    return TOOL_USAGE;
   rule.timeout = message_duration(tool, "callback-timeout", &storage.timeout);
   if (rule.timeout != NULL)
     paths[path_count++] = (char *)"timeout";

@@ -178,8 +178,9 @@ end
 -- type ('' until the body is rendered), tp traceparent, b body, l its last attempts: number, start, address, status, class, message,
 -- microseconds of DNS, connect, TLS, first byte and total, next attempt and why; rs when it was last put back to be sent again (0: never), ra
 -- its attempts until then; rq its number among the rule's own that are sent (0: not one); ab
--- its claims in a row that ran out.
-local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra', 'rq', 'ab'}
+-- its claims in a row that ran out; rb the beginning of the last answer, where the rule wants it kept.
+local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra', 'rq', 'ab',
+  'rb'}
 
 local function delivery_encode(D)
   local values = {}
@@ -191,7 +192,7 @@ local function delivery_decode(bytes)
   local values, D = cmsgpack.unpack(bytes), {}
   for k = 1, #DELIVERY do D[DELIVERY[k]] = values[k] end
   D.l, D.rs, D.ra, D.rq = D.l or {}, D.rs or 0, D.ra or 0, D.rq or 0
-  D.ab = D.ab or 0
+  D.ab, D.rb = D.ab or 0, D.rb or ''
   return D
 end
 

@@ -4,11 +4,12 @@
 local function rule_of(T, Q)
   local rule = T.rules[Q.number]
   if not rule then
-    local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'sq', 'se', 'to', 'rq', 'fm', 'fc', 'fs', 'cc', 'hd', 'sc', 'ma')
+    local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'sq', 'se', 'to', 'rq', 'fm', 'fc', 'fs', 'cc', 'hd', 'sc', 'ma',
+      'al', 'sr')
     rule = {on = h[1] == '1', url = h[2] or '', events = tonumber(h[3] or 0), sequence = tonumber(h[4] or 0), secrets = h[5] or '',
       timeout = tonumber(h[6] or 15000), own_sequence = tonumber(h[7] or 0), format = tonumber(h[8] or 1),
       failures = tonumber(h[9] or 0), failing_since = tonumber(h[10] or 0), concurrency = tonumber(h[11] or GROUP_CONCURRENCY),
-      headers = h[12] or '', schedule = h[13] or '', max_age = tonumber(h[14] or 0)}
+      headers = h[12] or '', schedule = h[13] or '', max_age = tonumber(h[14] or 0), allowed = h[15] or '', store_response = tonumber(h[16] or 0)}
     T.rules[Q.number] = rule
   end
   return rule
@@ -43,7 +44,7 @@ local function add_delivery(T, Q, delivery_name, id, group, state, test)
   if own then rule.own_sequence = rule.own_sequence + 1 end
   save_delivery(T, delivery_name, {s = state, q = Q.number, j = id, e = 1, a = 0, c = T.ms, nx = state == PENDING and T.ms or 0, tk = 0,
     hs = 0, t = test and 1 or 0, sq = rule.sequence, la = 0, ld = 0, g = group, ec = '', em = '', u = '', ct = '', tp = '', b = '', l = {}, rs = 0, ra = 0, rq = own and rule.own_sequence or 0,
-    ab = 0})
+    ab = 0, rb = ''})
   add_to(T, T.p .. 'dl:' .. Q.number, rule.sequence, delivery_name)
   if state == PENDING then
     count_open(Q, 1)

@@ -1,6 +1,7 @@
 -- Callback rules: what a queue's rule is, its changes, its secrets, and that it is drained.
 
-local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1', ['or'] = '', fc = '0', cc = GROUP_CONCURRENCY .. '', hd = '', sc = '', ma = '0'}
+local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1', ['or'] = '', fc = '0', cc = GROUP_CONCURRENCY .. '', hd = '', sc = '', ma = '0',
+  al = '', sr = '0'}
 
 -- Secrets are kept one a line, newest first, each with a blank and the time when it ceases to sign if it was rotated out. Those that sign
 -- now: as a list of such lines, and as the text of them without times.
@@ -18,13 +19,13 @@ end
 
 -- A rule as answer_rule of store_rules.c reads it: on, url, events, timeout, etag, update time, secrets, format, off
 -- reason, concurrency, headers, schedule, max age (0: the default), epoch, how many of its deliveries are claimed, partition and number of
--- the queue, until when its breaker is open (0: closed).
+-- the queue, until when its breaker is open (0: closed), allowed ranges, 1 to keep answers.
 local function rule_values(T, Q)
-  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma', 'ep')
+  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma', 'ep', 'al', 'sr')
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
     tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
     tonumber(h[8] or 1), h[9] or '', tonumber(h[10] or GROUP_CONCURRENCY), h[11] or '', h[12] or '', tonumber(h[13] or 0),
-    tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number, open_until(T, num(Q.number))}
+    tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number, open_until(T, num(Q.number)), h[15] or '', tonumber(h[16] or 0)}
 end
 
 -- The rule is another one from here on for whoever waits: it was switched, its URL has changed, or it was deleted.

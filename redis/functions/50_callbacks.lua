@@ -5,14 +5,14 @@
 -- is put back when one of its deliveries is settled.
 
 -- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone. Before the first attempt it has the rule's URL.
--- With `full` its attempts follow, and until when the breaker of its endpoint is open while it waits (0: closed).
+-- With `full` its attempts follow, until when the breaker of its endpoint is open while it waits (0: closed), and the kept answer.
 local function delivery_values(T, Q, id, full)
   local D = delivery(T, id)
   if not D or D.q ~= Q.number then return nil end
   local url = D.u
   if url == '' and (D.t == 1 or not D.g:find(':', 1, true)) then url = rule_of(T, Q).url end
   return {id, Q.name, D.j, D.e, D.s, url, D.a, D.hs, D.ec, D.em, D.c, D.la, D.ld, D.nx, full and D.l or {},
-    full and D.s == PENDING and D.t == 0 and open_until(T, D.g) or 0}
+    full and D.s == PENDING and D.t == 0 and open_until(T, D.g) or 0, full and D.rb or ''}
 end
 
 -- bucket, queue -> the test delivery.
@@ -157,7 +157,7 @@ local function take(T, Q, group, id, grace)
   local secrets = own and '' or select(2, valid_secrets(T, rule.secrets))
   return {id, group, D.tk, expiry, D.e, D.t, D.a - D.ra, max(D.rs, D.c), D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, secrets,
     timeout, D.ct, D.b, D.tp, job, rule.format, D.rq,
-    own and '' or rule.headers, own and '' or rule.schedule, own and 0 or rule.max_age}
+    own and '' or rule.headers, own and '' or rule.schedule, own and 0 or rule.max_age, own and '' or rule.allowed, own and 0 or rule.store_response}
 end
 
 -- Whether a group may send: its queue is there, and its rule on unless it is of another kind.
@@ -298,8 +298,8 @@ end
 local RETRY_AFTER = 2 -- of ringback.v1.NextAttemptReason; those beyond too come of what the receiver asked for
 
 -- id, token, state, http status, error class, error message, start, duration, next, address, microseconds of DNS, connect, TLS, first byte
--- and total, why there is a next attempt -> what became of the endpoint's breaker: 0, BREAKER_OPENED or BREAKER_CLOSED.
-register('settle', {'allow-oom'}, function(T, A, i)
+-- and total, why there is a next attempt, the beginning of the answer if it is to be kept -> what became of the endpoint's breaker: 0, BREAKER_OPENED or BREAKER_CLOSED.
+register('settle', {'allow-oom'}, function(T, A, i, n)
   local id, state = A[i + 1], tonumber(A[i + 3])
   local D = delivery(T, id)
   local Q = D and queue(T, D.q)
@@ -314,6 +314,7 @@ register('settle', {'allow-oom'}, function(T, A, i)
   if state == PENDING and not D.g:find(':', 1, true) and rule_of(T, Q).url == '' then
     D.ec, D.em, state = 'cancelled', 'the rule was deleted', DEAD
   end
+  D.rb = n >= 17 and A[i + 17] or ''
   D.nx, D.ab = state == PENDING and tonumber(A[i + 9]) or 0, 0
   if not D.g:find(':', 1, true) then judge_rule(T, Q, D, state) end
   log_attempt(D, A, i + 10)
@@ -327,4 +328,4 @@ register('settle', {'allow-oom'}, function(T, A, i)
   end
   refresh_due(T, D.g)
   return {0, breaker}
-end, 1, 16)
+end, 1, 17)

@@ -136,6 +136,25 @@ bool address_is_allowed(const struct address_set *set, const struct sockaddr *ad
   return !reason;
 }
 
+static bool range_contains(const struct address_range *outer, const struct address_range *inner) {
+  return outer->family == inner->family && outer->prefix_bits <= inner->prefix_bits &&
+         prefix_matches(inner->bytes, outer->bytes, outer->prefix_bits);
+}
+
+bool address_set_contains(const struct address_set *outer, const struct address_set *inner, size_t *stray) {
+  for (size_t i = 0; i < inner->count; i++) {
+    size_t k = 0;
+    while (k < outer->count && !range_contains(&outer->ranges[k], &inner->ranges[i]))
+      k++;
+    if (k < outer->count)
+      continue;
+    if (stray)
+      *stray = i;
+    return false;
+  }
+  return true;
+}
+
 static const char *parse_range(char *text, struct address_range *range) {
   unsigned bits_max, bits;
   char *slash = strchr(text, '/');

@@ -36,6 +36,10 @@ const char *address_set_parse(const char *list, struct address_set *set);
 /* Whether this address may be dialled. *why (may be NULL) gets a static text when not. */
 bool address_is_allowed(const struct address_set *set, const struct sockaddr *address, const char **why);
 
+/* Whether every range of `inner` lies in a range of `outer`; *stray (may be NULL) gets the place of the first that does
+ * not. */
+bool address_set_contains(const struct address_set *outer, const struct address_set *inner, size_t *stray);
+
 /* The address without its port, as text; "?" for other families. */
 void address_print(const struct sockaddr *address, char text[ADDRESS_TEXT_SIZE]);
 

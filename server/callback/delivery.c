@@ -42,6 +42,8 @@ struct delivery {
   const char **secrets;
   size_t secret_count;
   struct bytes body;
+  const struct address_set *allowed; /* of the rule; NULL: the operator's */
+  bool store_response;
 
   int64_t start_us;
   bool claim_lost;
@@ -207,6 +209,9 @@ static void on_sent(void *context, const struct sender_result *result) {
   settlement->tls_us = result->tls_us;
   settlement->first_byte_us = result->first_byte_us;
   settlement->total_us = result->total_us;
+  if (result->response_bytes)
+    settlement->response =
+        (struct bytes){arena_copy(delivery->arena, result->response, result->response_bytes), result->response_bytes};
   count(&delivery->set->attempts, 1);
   count(&delivery->set->attempt_ms, (uint64_t)settlement->duration_ms);
   if (!result->error)
@@ -269,6 +274,8 @@ static void delivery_post(struct delivery *delivery) {
                                    .header_count = header_count,
                                    .body = delivery->body.data,
                                    .body_bytes = delivery->body.length,
+                                   .allowed = delivery->allowed,
+                                   .keep_response = delivery->store_response,
                                    .timeout_ms = (int)delivery->timeout_ms,
                                    .may_send = may_send};
   bool posted = sender_post(set->sender, &request, on_sent, delivery);
@@ -321,6 +328,14 @@ static void copy_claim(struct delivery *delivery, const struct store_claim *clai
   delivery->schedule_ms =
       claim->schedule_count ? arena_copy(arena, claim->schedule_ms, claim->schedule_count * sizeof(int64_t)) : 0;
   delivery->max_age_ms = claim->max_age_ms;
+  delivery->store_response = claim->store_response;
+  if (claim->allowed[0]) {
+    struct address_set *allowed = ARENA_NEW(arena, struct address_set);
+    if (address_set_parse(claim->allowed,
+                          allowed)) /* it was checked when it was set; what is not understood allows nothing */
+      allowed->count = 0;
+    delivery->allowed = allowed;
+  }
   delivery->secret_count = claim->own_url ? 0 : claim->secret_count;
   delivery->secrets = ARENA_ARRAY(arena, const char *, claim->secret_count + 1);
   for (size_t i = 0; i < delivery->secret_count; i++)

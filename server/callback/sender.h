@@ -4,7 +4,8 @@
  * No byte goes to an address that the operator does not allow: every answer of the DNS is vetted (one that is denied
  * denies the name), the vetted addresses are handed to curl, and the address that is dialled is vetted again, on the
  * socket and, for reused connections too, just before the first byte. Redirects are not followed; proxies are not used;
- * answers are read up to 64 KiB, headers included, never decompressed and never kept.
+ * answers are read up to 64 KiB, headers included, and never decompressed; of a body at most the first 4 KiB are kept,
+ * where the request asks for it.
  */
 #ifndef RINGBACK_SERVER_CALLBACK_SENDER_H
 #define RINGBACK_SERVER_CALLBACK_SENDER_H
@@ -21,6 +22,7 @@
 #define SENDER_CONNECT_TIMEOUT_MS 3000
 #define SENDER_TIMEOUT_MS 15000
 #define SENDER_RESPONSE_BYTES_MAX 65536
+#define SENDER_RESPONSE_KEPT_MAX 4096
 #define SENDER_MESSAGE_SIZE 256
 #define SENDER_EXTRA_FDS_MAX 8
 
@@ -44,6 +46,9 @@ struct sender_request {
   size_t header_count;
   const void *body; /* not copied: must live until done runs */
   size_t body_bytes;
+  /* Narrows what the operator allows beyond the public addresses; NULL: does not. Must live until done runs. */
+  const struct address_set *allowed;
+  bool keep_response;
   int timeout_ms; /* DNS, connecting and the answer together; 0: 15 s */
   /* Asked just before the first byte leaves, in the sender's thread; false means CALLBACK_ERROR_CANCELLED. May be NULL.
    */
@@ -59,6 +64,8 @@ struct sender_result {
   char address[ADDRESS_TEXT_SIZE];                             /* that was dialled; "" when none was */
   int64_t dns_us, connect_us, tls_us, first_byte_us, total_us; /* each phase by itself; total_us all of it */
   int64_t retry_after_ms;                                      /* -1: not given */
+  const char *response; /* the beginning of the answer's body where it was to be kept; lives until done returns */
+  size_t response_bytes;
 };
 
 typedef void sender_done(void *context, const struct sender_result *result);

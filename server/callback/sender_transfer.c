@@ -17,6 +17,9 @@ struct transfer *transfer_create(const struct sender_request *request, int64_t n
   transfer->start_us = now_us;
   transfer->timeout_us = (request->timeout_ms ? request->timeout_ms : SENDER_TIMEOUT_MS) * 1000LL;
   transfer->may_send = request->may_send;
+  transfer->narrowed = request->allowed;
+  if (request->keep_response && !(transfer->kept = malloc(SENDER_RESPONSE_KEPT_MAX)))
+    abort();
   transfer->body = request->body;
   transfer->body_bytes = request->body_bytes;
   transfer->result.retry_after_ms = -1;
@@ -50,6 +53,7 @@ struct transfer *transfer_create(const struct sender_request *request, int64_t n
 void transfer_destroy(struct transfer *transfer) {
   curl_slist_free_all(transfer->headers);
   curl_slist_free_all(transfer->resolve);
+  free(transfer->kept);
   free(transfer);
 }
 
@@ -65,7 +69,8 @@ void transfer_stop(struct transfer *transfer, enum callback_error error, const c
 
 static bool vet_one(struct transfer *transfer, const struct sockaddr *address) {
   const char *why;
-  if (address_is_allowed(transfer->allowed, address, &why))
+  if (address_is_allowed(transfer->allowed, address, &why) &&
+      (!transfer->narrowed || address_is_allowed(transfer->narrowed, address, &why)))
     return true;
   char text[ADDRESS_TEXT_SIZE];
   address_print(address, text);
@@ -141,9 +146,15 @@ static size_t take_header(char *line, size_t size, size_t count, void *context) 
   return size * count;
 }
 
-static size_t drop_body(char *data, size_t size, size_t count, void *context) {
-  (void)data;
-  return within_limit(context, size * count) ? size * count : 0;
+static size_t take_body(char *data, size_t size, size_t count, void *context) {
+  struct transfer *transfer = context;
+  size_t length = size * count, room = SENDER_RESPONSE_KEPT_MAX - transfer->kept_bytes;
+  if (transfer->kept) {
+    size_t taken = length < room ? length : room;
+    memcpy(transfer->kept + transfer->kept_bytes, data, taken);
+    transfer->kept_bytes += taken;
+  }
+  return within_limit(transfer, length) ? length : 0;
 }
 
 /* --- settings --- */
@@ -203,7 +214,7 @@ static bool set_fixed(struct transfer *transfer) {
          !curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header) &&
          !curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer) &&
-         !curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, drop_body) &&
+         !curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body) &&
          !curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) && !curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_message);
 }
@@ -295,6 +306,8 @@ static void take_durations(struct transfer *transfer) {
 void transfer_end(struct transfer *transfer, CURLcode code, int64_t now_us, int64_t wall_ms) {
   struct sender_result *result = &transfer->result;
   result->total_us = now_us - transfer->start_us;
+  result->response = transfer->kept;
+  result->response_bytes = transfer->kept_bytes;
   if (transfer->easy) {
     long status = 0;
     curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);

@@ -10,7 +10,9 @@
 struct transfer {
   struct transfer *next, **link; /* of the sender's list of those in flight */
   struct sender *sender;
-  const struct address_set *allowed;
+  const struct address_set *allowed, *narrowed; /* the operator's; the request's or NULL */
+  char *kept;                                   /* the beginning of the answer; NULL: not wanted */
+  size_t kept_bytes;
   const char *ca_file;
   sender_done *done;
   void *context;

@@ -14,6 +14,7 @@
 #define TIMEOUT_DEFAULT_MS (15 * SECOND_MS)
 #define HEADERS_MAX 20
 #define WAITS_MAX 20
+#define RANGES_MAX 16
 #define CONCURRENCY_MAX 256
 #define CONCURRENCY_DEFAULT 32
 #define OVERLAP_MAX_MS (30 * DAY_MS)
@@ -47,12 +48,22 @@ void get_callback_rule(struct rpc_call *call, const ProtobufCMessage *message) {
 static const struct {
   const char *path;
   unsigned bit;
-} mask_paths[] = {
-    {"state", RULE_STATE},       {"url", RULE_URL},        {"events", RULE_EVENTS},           {"secrets", RULE_SECRETS},
-    {"timeout", RULE_TIMEOUT},   {"format", RULE_FORMAT},  {"concurrency", RULE_CONCURRENCY}, {"headers", RULE_HEADERS},
-    {"schedule", RULE_SCHEDULE}, {"max_age", RULE_MAX_AGE}};
+} mask_paths[] = {{"state", RULE_STATE},
+                  {"url", RULE_URL},
+                  {"events", RULE_EVENTS},
+                  {"secrets", RULE_SECRETS},
+                  {"timeout", RULE_TIMEOUT},
+                  {"format", RULE_FORMAT},
+                  {"concurrency", RULE_CONCURRENCY},
+                  {"headers", RULE_HEADERS},
+                  {"schedule", RULE_SCHEDULE},
+                  {"max_age", RULE_MAX_AGE},
+                  {"allowed_cidrs", RULE_ALLOWED},
+                  {"store_response", RULE_STORE_RESPONSE}};
 
-#define MASK_NAMES "state, url, events, secrets, timeout, format, concurrency, headers, schedule and max_age"
+#define MASK_NAMES                                                                                                     \
+  "state, url, events, secrets, timeout, format, concurrency, headers, schedule, max_age, allowed_cidrs and "          \
+  "store_response"
 
 enum { MASK_PATHS = sizeof mask_paths / sizeof mask_paths[0] };
 
@@ -111,6 +122,29 @@ static void read_schedule(struct check *check, const struct field *field, const 
   read->schedule_count = rule->n_schedule;
 }
 
+/* Ranges within the operator's; *set gets them. */
+static void read_allowed(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
+                         const struct address_set *allow, struct address_set *set, struct store_rule *read) {
+  check_count(check, field, rule->n_allowed_cidrs, 0, RANGES_MAX);
+  set->count = 0;
+  read->allowed = "";
+  for (size_t i = 0; i < rule->n_allowed_cidrs && i < RANGES_MAX; i++) {
+    const char *text = rule->allowed_cidrs[i];
+    const struct field *at = FIELD_AT(field->parent, field->name, i);
+    struct address_set one;
+    if (strchr(text, ',') || address_set_parse(text, &one) || one.count != 1) {
+      check_fail(check, at,
+                 "is \"%.64s\"; it must be one range such as 10.1.0.0/16 or fd00::/8, without bits beyond its length",
+                 text);
+      continue;
+    }
+    if (!address_set_contains(allow, &one, NULL))
+      check_fail(check, at, "is \"%.64s\"; it must lie within what the server allows (--callback-allow)", text);
+    set->ranges[set->count++] = one.ranges[0];
+    read->allowed = arena_printf(check->arena, "%s%s%s", read->allowed, i ? "," : "", text);
+  }
+}
+
 static void read_rule(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
                       unsigned mask, const struct address_set *allow, struct store_rule *read) {
   memset(read, 0, sizeof *read);
@@ -122,8 +156,13 @@ static void read_rule(struct check *check, const struct field *field, const Ring
     if (!read->on && rule->state != RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
       check_fail(check, FIELD(field, "state"), "is %d; it must be 1 (on) or 2 (off)", (int)rule->state);
   }
+  struct address_set narrowed;
+  if (mask & RULE_ALLOWED)
+    read_allowed(check, FIELD(field, "allowed_cidrs"), rule, allow, &narrowed, read);
+  read->store_response = rule->store_response;
   if (mask & RULE_URL)
-    check_callback_url(check, FIELD(field, "url"), rule->url, allow);
+    check_callback_url(check, FIELD(field, "url"), rule->url,
+                       mask & RULE_ALLOWED && narrowed.count ? &narrowed : allow);
   for (size_t i = 0; mask & RULE_EVENTS && i < rule->n_events; i++) {
     if (rule->events[i] == RINGBACK__V1__CALLBACK_EVENT__CALLBACK_EVENT_TASK_FINISH)
       read->events |= 1u << rule->events[i];

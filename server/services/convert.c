@@ -180,6 +180,13 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
   for (size_t i = 0; i < rule->schedule_count; i++)
     message->schedule[message->n_schedule++] = convert_duration(arena, rule->schedule_ms[i]);
   message->max_age = convert_duration(arena, rule->max_age_ms);
+  message->allowed_cidrs = ARENA_ARRAY(arena, char *, strlen(rule->allowed) / 2 + 1);
+  for (const char *at = rule->allowed; *at;) {
+    size_t length = strcspn(at, ",");
+    message->allowed_cidrs[message->n_allowed_cidrs++] = arena_strndup(arena, at, length);
+    at += length + (at[length] == ',');
+  }
+  message->store_response = rule->store_response;
   message->epoch = rule->epoch;
   message->in_flight_count = rule->in_flight;
   message->breaker_open_until = convert_time(arena, rule->breaker_until_ms);
@@ -241,6 +248,10 @@ Ringback__V1__Delivery *convert_delivery(struct arena *arena, const char *bucket
   if (delivery->state == RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING)
     message->next_attempt_time = convert_time(arena, delivery->next_attempt_ms);
   message->breaker_open_until = convert_time(arena, delivery->breaker_until_ms);
+  if (delivery->response.length) {
+    message->response.data = arena_copy(arena, delivery->response.data, delivery->response.length);
+    message->response.len = delivery->response.length;
+  }
   message->attempt_log = ARENA_ARRAY(arena, Ringback__V1__DeliveryAttempt *, delivery->log_count + 1);
   for (size_t i = 0; i < delivery->log_count; i++)
     message->attempt_log[message->n_attempt_log++] = convert_attempt(arena, &delivery->log[i]);

@@ -135,6 +135,24 @@ static void a_bad_range_is_refused(void **state) {
       fail_msg("accepted: %s", texts[i]);
 }
 
+static void a_set_is_within_another_or_tells_the_stray(void **state) {
+  (void)state;
+  struct address_set outer, inner;
+  size_t stray = 9;
+  assert_null(address_set_parse("10.0.0.0/8,127.0.0.1,fd00::/8", &outer));
+  assert_null(address_set_parse("10.1.0.0/16,10.0.0.0/8,127.0.0.1,fd12::/16", &inner));
+  assert_true(address_set_contains(&outer, &inner, &stray));
+  assert_null(address_set_parse("10.1.0.0/16,0.0.0.0/0", &inner));
+  assert_false(address_set_contains(&outer, &inner, &stray));
+  assert_int_equal(stray, 1);
+  assert_null(address_set_parse("127.0.0.0/31", &inner));
+  assert_false(address_set_contains(&outer, &inner, NULL));
+  assert_null(address_set_parse("a00::/8", &inner)); /* the bytes of 10.0.0.0/8, of another family */
+  assert_false(address_set_contains(&outer, &inner, NULL));
+  assert_null(address_set_parse("", &inner));
+  assert_true(address_set_contains(&outer, &inner, NULL));
+}
+
 static void other_families_are_denied(void **state) {
   (void)state;
   struct sockaddr_un local = {.sun_family = AF_UNIX};
@@ -151,6 +169,7 @@ int main(void) {
       cmocka_unit_test(ipv4_inside_ipv6_is_decoded),
       cmocka_unit_test(an_operator_opens_ranges),
       cmocka_unit_test(a_bad_range_is_refused),
+      cmocka_unit_test(a_set_is_within_another_or_tells_the_stray),
       cmocka_unit_test(other_families_are_denied),
   };
   return cmocka_run_group_tests(tests, 0, 0);
