@@ -2,8 +2,11 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 import harness
 
@@ -11,7 +14,7 @@ README = (harness.ROOT / "README.md").read_text()
 
 
 def block(name):
-    return next(text for text in re.findall(r"```python\n(.*?)```", README, re.S) if text.startswith(f"# {name}\n"))
+    return next(text for text in re.findall(r"```\w+\n(.*?)```", README, re.S) if re.match(rf"(#|//) {re.escape(name)}\b", text))
 
 
 def run(tmp_path, name, target):
@@ -42,19 +45,49 @@ def test_the_readme_lists_every_option_of_the_server():
     assert options and not missing
 
 
-def test_the_receiver_takes_what_is_signed_and_nothing_else(api, queue, tmp_path):
+def built(tmp_path, *command):
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300 * harness.SLOW,
+                          env={**os.environ, "GOCACHE": str(tmp_path / "go-cache"), "GOFLAGS": "-mod=mod"})
+    assert done.returncode == 0, done.stderr
+    return [tmp_path / "receiver"]
+
+
+def python_receiver(tmp_path):
+    return [sys.executable, tmp_path / "receiver.py"]
+
+
+def c_receiver(tmp_path):
+    return built(tmp_path, os.environ.get("CC", "cc"), "-Wall", "-Werror", "receiver.c", "-o", "receiver", "-lmicrohttpd", "-lcrypto")
+
+
+def go_receiver(tmp_path):
+    if not shutil.which("go"):
+        pytest.skip("go is not installed")
+    return built(tmp_path, "go", "build", "-o", "receiver", "receiver.go")
+
+
+# Node's is run by tests/node.
+@pytest.mark.parametrize("name,make", [("receiver.py", python_receiver), ("receiver.c", c_receiver), ("receiver.go", go_receiver)],
+                         ids=["python", "c", "go"])
+def test_the_receiver_takes_what_is_signed_and_nothing_else(api, queue, tmp_path, name, make):
     port = harness.free_port()
-    (tmp_path / "receiver.py").write_text(block("receiver.py"))
+    (tmp_path / name).write_text(block(name))
+    command = make(tmp_path)
     secret = api.callback.RotateSigningSecret(queue=queue).secret
     with open(tmp_path / "out", "w") as out:
-        receiver = subprocess.Popen([sys.executable, tmp_path / "receiver.py"], stdout=out, stderr=subprocess.DEVNULL,
-                                    env={**os.environ, "SECRET": secret, "PORT": str(port)})
+        receiver = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env={**os.environ, "SECRET": secret, "PORT": str(port)})
     try:
         api.callback.UpdateCallbackRule(rule=dict(queue=queue, url=f"http://127.0.0.1:{port}/"), update_mask=dict(paths=["url"]))
         harness.eventually(lambda: api.callback.SendTestCallback(queue=queue).delivery.http_status == 204)
-        assert (tmp_path / "out").read_text().startswith("cb_test_")
+        text = (tmp_path / "out").read_text()
+        assert text.startswith("cb_test_") and "</Response>" in text
+        # Two secrets while one is rotated out; then only one that the receiver does not know.
+        api.callback.RotateSigningSecret(queue=queue, overlap=harness.duration(60))
+        assert api.callback.SendTestCallback(queue=queue).delivery.http_status == 204
         api.callback.RotateSigningSecret(queue=queue, overlap=harness.duration(0))
         assert api.callback.SendTestCallback(queue=queue).delivery.http_status == 401
+        api.callback.UpdateCallbackRule(rule=dict(queue=queue), update_mask=dict(paths=["secrets"]))
+        assert api.callback.SendTestCallback(queue=queue).delivery.http_status == 401, "unsigned"
     finally:
         receiver.kill()
         receiver.wait()
