@@ -8,6 +8,7 @@ and, if it likes, name (in a list: the row's own), better ("more", the default, 
 what the project wants to reach). The first line of the function's docstring says what the row is. Nothing here starts a process.
 """
 import dataclasses
+import itertools
 import json
 import math
 import operator
@@ -25,6 +26,7 @@ class Context:
     rounds: int            # of each side of a row
     scratch: pathlib.Path  # temporary, the row's own
     notes: list = dataclasses.field(default_factory=list)
+    shared: dict = dataclasses.field(default_factory=dict)  # of all rows of the run
 
     def note(self, text):
         """A sentence that belongs below the table: what a figure does not say by itself."""
@@ -33,6 +35,20 @@ class Context:
 
     def pick(self, full, quick):
         return quick if self.quick else full
+
+    def once(self, key, function):
+        """What function() answers, called once in the run: for rows that are columns of one measurement."""
+        if key not in self.shared:
+            self.shared[key] = function()
+        return self.shared[key]
+
+    def directory(self, name):
+        """A new one in scratch; its path is short."""
+        for number in itertools.count():
+            path = self.scratch / f"{name}{number}"
+            if not path.exists():
+                path.mkdir()
+                return path
 
 
 def alternate(rounds, *sides):

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -58,9 +59,9 @@ def ringback(directory, *options, appendfsync="everysec", redis_url=None):
 
 
 @contextlib.contextmanager
-def bare_redis(directory, appendfsync="everysec"):
+def bare_redis(directory, appendfsync="everysec", *options):
     """A redis-server set up as ringbackd sets up its own; `socket` is its path, `client()` a connection."""
-    server = harness.Redis(directory, "--appendfsync", appendfsync, "--maxmemory-policy", "noeviction")
+    server = harness.Redis(directory, "--appendfsync", appendfsync, "--maxmemory-policy", "noeviction", *options)
     try:
         yield server.start()
     finally:
@@ -87,7 +88,7 @@ def program(command, ready=None, **more):
 @contextlib.contextmanager
 def echo(threads=1):
     """The RPC layer with nothing behind it; answers host:port."""
-    with program([harness.BUILD / "tests" / "echo-server", "127.0.0.1:0", threads], ready=True, stderr=subprocess.DEVNULL) as process:
+    with program([harness.BUILD / "bin" / "echo-server", "127.0.0.1:0", threads], ready=True, stderr=subprocess.DEVNULL) as process:
         yield f"127.0.0.1:{process.first_line}"
 
 
@@ -108,14 +109,39 @@ def listens(port):
         return True
 
 
+def load(target, command, *options):
+    """`ringback bench` against a server; answers with what it measured. Every job is checked by it, and a call that failed is an error."""
+    return measured_by(harness.BUILD / "bin" / "ringback", "bench", command, "--json", "--server", target, *options)
+
+
+def echo_load(target, *options):
+    """The same load for the echo, with the options of `ringback bench submit` and requests of the same size."""
+    return measured_by(harness.BUILD / "tests" / "echo_load", "--json", "--server", target, *options)
+
+
+def measured_by(*words):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    return json.loads(output_of(*words, env=environment))
+
+
+def beanstalk_load(port, what, connections, pipeline, payload_bytes, warm_up_ms, duration_ms):
+    """The numbers that peers/beanstalk_load.c prints."""
+    words = [harness.BUILD / "tests" / "beanstalk_load", port, what, connections, pipeline, payload_bytes, warm_up_ms, duration_ms]
+    return [float(word) for word in output_of(*words).split()]
+
+
+def output_of(*words, **more):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300, **more)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(map(str, words))} ended with {done.returncode}:\n{done.stderr[-2000:]}{done.stdout[-2000:]}")
+    return done.stdout
+
+
 def node(script, **parameters):
     """Runs a script of peers/ with its parameters as JSON; answers with the JSON of its last line."""
-    npm = harness.BUILD / "bench" / "npm"
-    done = subprocess.run(["node", HERE / "peers" / script, json.dumps(parameters)], capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"NODE_PATH": str(npm / "node_modules"), "NODE_ENV": "production"})
-    if done.returncode:
-        raise RuntimeError(f"{script} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    modules = harness.BUILD / "bench" / "npm" / "node_modules"
+    out = output_of("node", HERE / "peers" / script, json.dumps(parameters), env=os.environ | {"NODE_PATH": str(modules), "NODE_ENV": "production"})
+    return json.loads(out.strip().splitlines()[-1])
 
 
 def settle(client):

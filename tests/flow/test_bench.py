@@ -25,6 +25,8 @@ def test_help_and_list_tell_the_rows():
     assert listed.returncode == 0, listed.stderr
     rows = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
     assert all(rows.values()), rows
+    assert set(rows) >= {"submit-64-vs-echo", "submit-1-p50-vs-echo", "bulk-vs-function", "lifecycle-vs-bullmq", "lifecycle-vs-beanstalkd",
+                         "redis-cpu-vs-bullmq", "latency-vs-bullmq", "aof-always-vs-none", "lease-depth-1m-vs-1k", "overhead-bytes"}
 
 
 def test_a_row_that_is_not_there_is_refused_before_anything_runs():
@@ -54,6 +56,20 @@ def test_json_has_the_fields_that_readers_rely_on():
     written = json.loads(frame.as_json(rows))
     assert [one["name"] for one in written] == ["one", "two-a", "two-b"]
     assert all(list(one) == ["name", "ours", "other", "other_name", "ratio", "unit", "rounds"] for one in written)
+
+
+def test_what_rows_share_is_measured_once():
+    calls = []
+    context = frame.Context(harness.BUILD, True, 3, harness.BUILD)
+    assert [context.once("a", lambda: calls.append(1) or 7) for _ in range(2)] == [7, 7] and len(calls) == 1
+    assert context.pick("full", "quick") == "quick"
+
+
+def test_a_recorded_command_is_the_bytes_that_were_sent():
+    import bulk
+    shown = rb'1700000000.1 [0 unix:/s] "FCALL" "submit_ab" "1" "{p01}" "a\x00\xff\"q\\\r\n\t\a\b x" ""'
+    assert bulk.monitored(shown) == [b"FCALL", b"submit_ab", b"1", b"{p01}", b'a\x00\xff"q\\\r\n\t\a\b x', b""]
+    assert bulk.as_command([b"A", b"", b"bc"]) == b"*3\r\n$1\r\nA\r\n$0\r\n\r\n$2\r\nbc\r\n"
 
 
 def test_a_row_without_a_figure_is_an_error():

@@ -23,7 +23,7 @@
 #define PIPELINE_MAX 256
 #define BYTES_MAX 8192
 #define BUFFER_BYTES (1 << 20)
-#define BACKLOG 2000
+#define BACKLOG 10000
 #define LATENCY_PAUSE_US 5000
 #define LATENCIES_MAX 100000
 #define WARM_UP_PART 10 /* of latencies, the first of so many are not counted */

@@ -65,15 +65,17 @@ function produce(clients, inFlight, batch, added, allowed) {
   return async () => { going = false; await Promise.all(loops); };
 }
 
-// The measured window of a counter that goes on: {rate, redisCpuUs} a job.
-async function windowOf(count) {
+// The measured window of a counter that goes on: {rate, redisCpuUs, clientCpuUs}, the last two a job. childCpuUs: of a second process.
+async function windowOf(count, childCpuUs = () => 0) {
+  const ownCpuUs = () => process.cpuUsage().user + process.cpuUsage().system + childCpuUs();
   const client = connection();
   await sleep(parameters.warmUp * 1000);
-  const [from, cpuFrom, begun] = [count(), await redisCpuUs(client), nowUs()];
+  const [cpuFrom, ownFrom, from, begun] = [await redisCpuUs(client), ownCpuUs(), count(), nowUs()];
   await sleep(parameters.seconds * 1000);
-  const [to, cpuTo, ended] = [count(), await redisCpuUs(client), nowUs()];
+  const [cpuTo, ownTo, to, ended] = [await redisCpuUs(client), ownCpuUs(), count(), nowUs()];
   client.disconnect();
-  return { rate: (to - from) / ((ended - begun) / 1e6), redisCpuUs: (cpuTo - cpuFrom) / Math.max(1, to - from), cpuUs: process.cpuUsage() };
+  const jobs = Math.max(1, to - from);
+  return { rate: (to - from) / ((ended - begun) / 1e6), redisCpuUs: (cpuTo - cpuFrom) / jobs, clientCpuUs: (ownTo - ownFrom) / jobs };
 }
 
 const measured = {
@@ -88,16 +90,16 @@ const measured = {
 
   // The same with `workers` Workers of `concurrency` in a second process, at most `backlog` jobs waiting.
   async lifecycle() {
-    let [sent, processed] = [0, 0];
+    let [sent, processed, childCpuUs] = [0, 0, 0];
     const child = fork(__filename, [JSON.stringify({ ...parameters, what: 'process' })]);
     const ready = new Promise((resolve, reject) => {
-      child.on('message', (message) => { if (message === 'ready') resolve(); else processed = message; });
+      child.on('message', (message) => { if (message === 'ready') resolve(); else [processed, childCpuUs] = message; });
       child.on('exit', (status) => reject(new Error(`the workers ended with ${status}`)));
     });
     await ready;
     const stop = produce(parameters.clients, parameters.inFlight, parameters.batch, (n, done) => { if (!done) sent += n; },
       () => parameters.backlog - (sent - processed));
-    const figures = await windowOf(() => processed);
+    const figures = await windowOf(() => processed, () => childCpuUs);
     await stop();
     child.removeAllListeners('exit');
     child.kill();
@@ -110,37 +112,43 @@ const measured = {
     const workers = Array.from({ length: parameters.workers }, () => worker(parameters.concurrency, async () => { count += 1; }));
     await Promise.all(workers.map((one) => one.waitUntilReady()));
     process.send('ready');
-    setInterval(() => process.send(count), 5);
+    setInterval(() => process.send([count, process.cpuUsage().user + process.cpuUsage().system]), 5);
     process.on('disconnect', () => process.exit(0));
     await new Promise(() => {});
   },
 
-  // count jobs, `rate` a second by the clock (0: each `pauseMs` after the one before was processed), concurrency: add to processor, µs.
+  // count jobs added first, then processed by `workers` Workers of `concurrency` in this process.
+  async consume() {
+    const target = queue();
+    const jobs = Array.from({ length: 250 }, () => ({ name: 'job', data: { payload } }));
+    for (let k = 0; k < parameters.count; k += jobs.length) await target.addBulk(jobs);
+    let count = 0;
+    const all = Math.ceil(parameters.count / jobs.length) * jobs.length;
+    const begun = nowUs();
+    await new Promise((resolve) => {
+      for (let k = 0; k < parameters.workers; k += 1) worker(parameters.concurrency, async () => { count += 1; if (count === all) resolve(); });
+    });
+    return { rate: all / ((nowUs() - begun) / 1e6) };
+  },
+
+  // count jobs, `rate` a second by the clock, concurrency: from add to processor, µs.
   async latency() {
     const spans = [];
-    let wake = () => {};
     const target = queue();
-    const running = worker(parameters.concurrency, async (job) => { spans.push(nowUs() - job.data.at); wake(); });
+    const running = worker(parameters.concurrency, async (job) => { spans.push(nowUs() - job.data.at); });
     await running.waitUntilReady();
     await target.waitUntilReady();
     await sleep(300);
     const adds = [];
     const begun = nowUs();
     for (let k = 0; k < parameters.count; k += 1) {
-      if (parameters.rate) {
-        while (nowUs() < begun + (k * 1e6) / parameters.rate) await sleep(1);
-        adds.push(target.add('job', { payload, at: nowUs() })); // not when it was due: Node's timers are no fault of BullMQ
-      } else {
-        const done = new Promise((resolve) => { wake = resolve; });
-        await target.add('job', { payload, at: nowUs() });
-        await done;
-        await sleep(parameters.pauseMs);
-      }
+      while (nowUs() < begun + (k * 1e6) / parameters.rate) await sleep(1);
+      adds.push(target.add('job', { payload, at: nowUs() })); // not when it was due: Node's timers are no fault of BullMQ
     }
     await Promise.all(adds);
     while (spans.length < parameters.count) await sleep(5);
     const kept = spans.slice(Math.floor(spans.length / 10)); // the first tenth warms it up
-    return { p50: percentile(kept, 50), p99: percentile(kept, 99), rate: parameters.count / ((nowUs() - begun) / 1e6) };
+    return { p50: percentile(kept, 50), p99: percentile(kept, 99) };
   },
 
   // count waiting jobs, added in batches: bytes of Redis's memory that each takes.
