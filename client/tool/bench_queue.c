@@ -108,7 +108,7 @@ bool bench_queue_check(struct tool *tool, const struct bench_queue *queue, const
     tool_error("the server counts %lld waiting, %lld delayed, %lld running, %lld successful and %lld other jobs, where "
                "%llu have been finished",
                (long long)counts->waiting, (long long)counts->delayed, (long long)counts->running,
-               (long long)counts->success, (long long)(counts->failed + counts->cancel),
+               (long long)counts->success, (long long)counts->failed + (long long)counts->cancel,
                (unsigned long long)ledger->finished);
   ringback_free(&response->base);
   return good;
