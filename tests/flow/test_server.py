@@ -92,8 +92,9 @@ def test_a_wrong_option_is_refused_with_a_message(arguments, own_directory):
 def test_options_can_come_from_the_environment(start_server):
     server = start_server(env={"RINGBACK_LOG_FORMAT": "json", "RINGBACK_RPC_THREADS": "2"})
     assert server.api.health().status == SERVING
-    lines = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
-    assert lines
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log().splitlines()]
+    assert lines and all({"time", "level", "event"} <= line.keys() for line in lines)
 
 
 def test_a_port_that_is_taken_is_refused(server, start_server, api):
@@ -158,6 +159,18 @@ def test_a_redis_that_evicts_is_refused(start_redis, start_server):
     server.spawn()
     assert server.process.wait(30) != 0
     assert "noeviction" in server.log() or "maxmemory" in server.log()
+
+
+@pytest.mark.parametrize("options,facts,warning", [
+    ([], ["appendonly=yes", "appendfsync=always", "maxmemory_policy=noeviction"], None),
+    (["--appendfsync", "everysec"], ["appendonly=yes", "appendfsync=everysec"], "does not sync each write"),
+    (["--appendonly", "no"], ["appendonly=no"], "keeps no append-only file")])
+def test_a_server_says_at_start_how_durable_its_redis_is(start_redis, start_server, options, facts, warning):
+    log = start_server(redis=start_redis(*options).url).log()
+    line = next(line for line in log.splitlines() if "maxmemory_policy=" in line)
+    assert all(fact in line for fact in facts), line
+    assert ("acknowledged jobs are lost" in log) == bool(warning)
+    assert not warning or warning in log
 
 
 def test_a_full_redis_refuses_submits_and_lets_the_rest_go_on(start_redis, start_server, bucket):

@@ -129,6 +129,20 @@ def test_a_cursor_that_nobody_gave_is_refused(api, queue, bucket):
         next(api.job.WatchJobs(bucket=f"buckets/{bucket}", cursor="made up"))
 
 
+@pytest.mark.long
+def test_a_cursor_that_the_log_no_longer_reaches_is_out_of_range_and_a_new_list_goes_on(api, watch, queue, bucket):
+    job, = api.submit(queue)
+    cursor = api.job.ListJobs(filter=dict(queue=queue)).watch_cursor
+    for _ in range(1200):
+        api.submit(queue, 100, tag="Filler")
+    with rejects("OUT_OF_RANGE"):
+        next(api.job.WatchJobs(bucket=f"buckets/{bucket}", cursor=cursor, timeout=10))
+    listed = api.job.ListJobs(filter=dict(queue=queue), page_size=1)
+    api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[job])
+    seen = watch(bucket=f"buckets/{bucket}", cursor=listed.watch_cursor)
+    assert story(seen.until(lambda events: story(events, job)), job) == ["CANCEL"]
+
+
 def test_a_job_cancelled_on_another_stream_of_the_bucket_is_seen_by_every_watch(api, watch, queue, bucket):
     watches = [watch(bucket=f"buckets/{bucket}") for _ in range(8)]
     ids = api.submit(queue, 300)
