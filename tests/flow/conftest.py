@@ -78,6 +78,14 @@ def own_directory():
 
 
 @pytest.fixture
+def clock(own_directory):
+    """A time that the test sets forward, for servers that are started with `env=clock.env`."""
+    made = harness.Clock(own_directory)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def start_redis(own_directory):
     """start_redis(options...) starts a redis-server of the test's own."""
     started = []

@@ -393,6 +393,31 @@ class Redis:
         self.process.send_signal(signal.SIGCONT)
 
 
+class Clock:
+    """The time of servers that are started with its `env`: their own Redis lives in it too. It can only be set forward."""
+
+    def __init__(self, directory):
+        self.offset = 0  # whole seconds
+        path = directory / "clock"
+        path.write_bytes(bytes(8))
+        self.file = open(path, "r+b", buffering=0)
+        self.env = dict(LD_PRELOAD=str(BUILD / "tests" / "shift_clock.so"), SHIFT_CLOCK_FILE=str(path))
+
+    def now(self):
+        return time.time() + self.offset
+
+    def advance(self, seconds):
+        self.offset += max(0, int(seconds))
+        self.file.seek(0)
+        self.file.write((self.offset * 10**9).to_bytes(8, sys.byteorder))
+
+    def advance_to(self, moment):
+        self.advance(moment - self.now())
+
+    def close(self):
+        self.file.close()
+
+
 def free_port():
     import socket
     with socket.socket() as probe:

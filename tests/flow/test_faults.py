@@ -262,6 +262,63 @@ def test_callbacks_outlive_a_killed_server(start_redis, start_server, bucket, re
 
 
 @pytest.mark.faults
+def test_a_callback_that_ends_its_server_five_times_is_set_aside_without_an_attempt_and_others_go_on(start_server, bucket, receiver, clock):
+    """The receiver stands for what is poisonous: it holds the request until the server is killed."""
+    server = start_server(env=clock.env)
+    queue = server.api.make_queue(bucket)
+    server.api.set_callback(queue, receiver.url("/poison"), timeout=duration(60))
+    receiver.answers = [lambda handler: time.sleep(3)] * 5
+    server.api.submit(queue)
+    server.api.finish(server.api.lease(queue)[0])
+
+    def delivery():
+        found, = server.api.callback.ListDeliveries(queue=queue).deliveries
+        return found
+
+    for times in range(1, 6):
+        receiver.wait(times, 20)
+        assert delivery().state == 2 and delivery().attempts == 0, "it is being sent, and a dead process used up nothing"
+        server.kill()
+        clock.advance(60 + 60)  # the claim runs out
+        server.start()
+        ready(server, queue)
+    eventually(lambda: delivery().state == 4, 30)
+    assert delivery().error_class == "crash_loop" and delivery().attempts == 0
+    other = server.api.make_queue(bucket, "other")
+    server.api.set_callback(other, receiver.url("/good"))
+    server.api.submit(other)
+    server.api.finish(server.api.lease(other)[0])
+    receiver.wait(1, 20, path="/good")
+    assert len(receiver.requests) == 6
+    # Put back by hand, it is sent again.
+    assert server.api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[delivery().id]).results[0].code == 0
+    eventually(lambda: delivery().state == 3 and delivery().attempts == 1, 20)
+
+
+@pytest.mark.faults
+def test_what_a_killed_server_was_sending_is_sent_again_once_and_used_up_no_attempt(start_server, bucket, receiver, clock):
+    server = start_server(env=clock.env)
+    queue = server.api.make_queue(bucket)
+    server.api.set_callback(queue, receiver.url(), timeout=duration(1))
+    receiver.answers = [lambda handler: time.sleep(3)] * 8
+    server.api.submit(queue, 8)
+    for item in server.api.lease(queue, 8):
+        server.api.finish(item)
+    receiver.wait(8, 20)
+    server.kill()
+    clock.advance(60)
+    server.start()
+    ready(server, queue)
+    eventually(lambda: len(server.api.callback.ListDeliveries(
+        queue=queue, page_size=100, states=["DELIVERY_STATE_DELIVERED"]).deliveries) == 8, 30)
+    bodies = {}
+    for request in receiver.requests:
+        bodies.setdefault(request.headers["webhook-id"], []).append(request.body)
+    assert [len(set(copies)) for copies in bodies.values()] == [1] * 8 and {len(copies) for copies in bodies.values()} == {2}
+    assert all(d.attempts == 1 for d in server.api.callback.ListDeliveries(queue=queue, page_size=100).deliveries)
+
+
+@pytest.mark.faults
 def test_a_server_and_workers_that_vanish_leave_nothing_running_for_ever(start_redis, start_server, bucket):
     redis = start_redis()
     one, two = start_server(redis=redis.url), start_server(redis=redis.url)
