@@ -1,5 +1,6 @@
 /* See sender.h. A request is first a look-up, then a transfer on a pooled curl handle inside one multi handle; one that
- * has ended before or without dialling waits on a list of its own, so that a done never runs inside sender_post.
+ * has ended before or without dialling waits on a list of its own, so that a done never runs inside sender_post. A
+ * pooled handle keeps what never changes; what a request brings is set each time (sender_transfer.c).
  */
 #include "server/callback/sender.h"
 
@@ -7,10 +8,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "server/base/clock.h"
-#include "server/base/log.h"
 #include "server/callback/resolver.h"
+#include "server/callback/sender_loop.h"
 #include "server/callback/sender_transfer.h"
 
 #define IN_FLIGHT_DEFAULT 256
@@ -19,6 +22,8 @@ struct sender {
   struct sender_options options;
   char *ca_file;
   CURLM *multi;
+  struct sender_loop *loop;
+  int wakeup; /* an eventfd */
   struct resolver *resolver;
   size_t in_flight;
   struct transfer *transfers; /* in flight, wherever they are */
@@ -57,9 +62,11 @@ struct sender *sender_create(const struct sender_options *options) {
   sender->idle = calloc(sender->options.in_flight_max, sizeof(CURL *));
   if (!sender->idle || !sender->ca_file)
     abort();
+  sender->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   sender->multi = curl_multi_init();
+  sender->loop = sender->multi ? sender_loop_create(sender->multi) : 0;
   sender->resolver = resolver_create(options->dns_servers, SENDER_DNS_TIMEOUT_MS);
-  if (!sender->multi || !sender->resolver) {
+  if (!sender->loop || !sender->resolver || sender->wakeup < 0) {
     sender_destroy(sender);
     return 0;
   }
@@ -73,7 +80,6 @@ static void release_handle(struct sender *sender, struct transfer *transfer) {
   if (!transfer->easy)
     return;
   curl_multi_remove_handle(sender->multi, transfer->easy);
-  curl_easy_reset(transfer->easy);
   assert(sender->idle_count < sender->options.in_flight_max);
   sender->idle[sender->idle_count++] = transfer->easy;
   transfer->easy = 0;
@@ -107,6 +113,9 @@ void sender_destroy(struct sender *sender) {
     curl_easy_cleanup(sender->idle[i]);
   if (sender->multi)
     curl_multi_cleanup(sender->multi);
+  sender_loop_destroy(sender->loop);
+  if (sender->wakeup >= 0)
+    close(sender->wakeup);
   free(sender->idle);
   free(sender->ca_file);
   free(sender);
@@ -123,7 +132,7 @@ static CURL *take_handle(struct sender *sender) {
   if (sender->idle_count)
     return sender->idle[--sender->idle_count];
   CURL *easy = curl_easy_init();
-  if (!easy)
+  if (!easy || !transfer_prepare(easy, sender->ca_file))
     abort();
   return easy;
 }
@@ -166,7 +175,7 @@ bool sender_post(struct sender *sender, const struct sender_request *request, se
   struct transfer *transfer = transfer_create(request, now_us);
   transfer->sender = sender;
   transfer->allowed = &sender->options.allowed;
-  transfer->ca_file = sender->ca_file;
+  transfer->loop = sender->loop;
   transfer->done = done;
   transfer->context = context;
   sender->in_flight++;
@@ -211,38 +220,50 @@ static void finish_transfers(struct sender *sender) {
   }
 }
 
-void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms) {
-  struct pollfd names[RESOLVER_FDS_MAX];
-  struct curl_waitfd fds[SENDER_EXTRA_FDS_MAX + RESOLVER_FDS_MAX];
-  assert(extra_count <= SENDER_EXTRA_FDS_MAX);
-  size_t name_count = resolver_poll_fds(sender->resolver, names);
-  /* CURL_WAIT_POLLIN and CURL_WAIT_POLLOUT have the values of POLLIN and POLLOUT on Linux. */
-  _Static_assert(CURL_WAIT_POLLIN == POLLIN && CURL_WAIT_POLLOUT == POLLOUT, "the same bits");
-  for (size_t i = 0; i < extra_count; i++)
-    fds[i] = (struct curl_waitfd){.fd = extra[i].fd, .events = extra[i].events};
-  for (size_t i = 0; i < name_count; i++)
-    fds[extra_count + i] = (struct curl_waitfd){.fd = names[i].fd, .events = names[i].events};
-  if (sender->ended)
-    timeout_ms = 0;
-  timeout_ms = resolver_timeout_ms(sender->resolver, clock_monotonic_us(), timeout_ms);
-
-  CURLMcode code = curl_multi_poll(sender->multi, fds, (unsigned)(extra_count + name_count), timeout_ms, 0);
-  for (size_t i = 0; i < extra_count; i++)
-    extra[i].revents = code == CURLM_OK ? fds[i].revents : 0;
-  for (size_t i = 0; i < name_count; i++)
-    names[i].revents = code == CURLM_OK ? fds[extra_count + i].revents : 0;
-  resolver_process(sender->resolver, names, name_count, clock_monotonic_us());
-  int running;
-  if (code == CURLM_OK)
-    code = curl_multi_perform(sender->multi, &running);
-  if (code != CURLM_OK)
-    log_event(LOG_ERROR, "curl failed", log_text("reason", curl_multi_strerror(code)));
+static void finish_all(struct sender *sender) {
   finish_transfers(sender);
   finish_ended(sender);
 }
 
+void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms) {
+  enum { OWN = 2, MOST = OWN + SENDER_EXTRA_FDS_MAX + RESOLVER_FDS_MAX };
+  struct pollfd fds[MOST];
+  assert(extra_count <= SENDER_EXTRA_FDS_MAX);
+  /* What was posted since the last turn leaves before anything is waited for. */
+  int64_t now_us = clock_monotonic_us();
+  sender_loop_run_timers(sender->loop, now_us);
+  finish_all(sender);
+
+  fds[0] = (struct pollfd){.fd = sender_loop_fd(sender->loop), .events = POLLIN};
+  fds[1] = (struct pollfd){.fd = sender->wakeup, .events = POLLIN};
+  if (extra_count)
+    memcpy(fds + OWN, extra, extra_count * sizeof(*extra));
+  struct pollfd *names = fds + OWN + extra_count;
+  size_t name_count = resolver_poll_fds(sender->resolver, names);
+  if (sender->ended)
+    timeout_ms = 0;
+  timeout_ms = resolver_timeout_ms(sender->resolver, now_us, timeout_ms);
+  timeout_ms = sender_loop_timeout_ms(sender->loop, now_us, timeout_ms);
+  if (poll(fds, OWN + extra_count + name_count, timeout_ms) < 0)
+    for (size_t i = 0; i < OWN + extra_count + name_count; i++)
+      fds[i].revents = 0;
+
+  if (extra_count)
+    memcpy(extra, fds + OWN, extra_count * sizeof(*extra));
+  uint64_t count;
+  if (fds[1].revents)
+    (void)!read(sender->wakeup, &count, sizeof(count));
+  now_us = clock_monotonic_us();
+  resolver_process(sender->resolver, names, name_count, now_us);
+  if (fds[0].revents)
+    sender_loop_run_sockets(sender->loop);
+  sender_loop_run_timers(sender->loop, now_us);
+  finish_all(sender);
+}
+
 void sender_wakeup(struct sender *sender) {
-  curl_multi_wakeup(sender->multi);
+  uint64_t one = 1;
+  (void)!write(sender->wakeup, &one, sizeof(one));
 }
 
 size_t sender_in_flight(const struct sender *sender) {

@@ -10,6 +10,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "server/callback/sender_loop.h"
+
 struct transfer *transfer_create(const struct sender_request *request, int64_t now_us) {
   struct transfer *transfer = calloc(1, sizeof(*transfer));
   if (!transfer)
@@ -92,7 +94,10 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose, struct cur
   if (purpose != CURLSOCKTYPE_IPCXN || !vet_one(transfer, &address->addr))
     return CURL_SOCKET_BAD;
   address_print(&address->addr, transfer->result.address);
-  return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  if (fd >= 0)
+    sender_loop_opened(transfer->loop, fd);
+  return fd;
 }
 
 /* Runs on new and on reused connections, after TLS and before any byte of the request. */
@@ -160,7 +165,7 @@ static size_t take_body(char *data, size_t size, size_t count, void *context) {
 /* --- settings --- */
 
 /* `+host:port:address,...`: the plus makes the entry expire from curl's cache. */
-static bool set_addresses(struct transfer *transfer, const struct sockaddr_storage *addresses, size_t count) {
+static bool write_addresses(struct transfer *transfer, const struct sockaddr_storage *addresses, size_t count) {
   char line[URL_HOST_SIZE + 16 + 16 * (ADDRESS_TEXT_SIZE + 3)];
   size_t used = (size_t)snprintf(line, sizeof(line), "+%s:%u:", transfer->url.host, transfer->url.port);
   for (size_t i = 0; i < count; i++) {
@@ -173,7 +178,7 @@ static bool set_addresses(struct transfer *transfer, const struct sockaddr_stora
       return false;
   }
   transfer->resolve = curl_slist_append(0, line);
-  return transfer->resolve && curl_easy_setopt(transfer->easy, CURLOPT_RESOLVE, transfer->resolve) == CURLE_OK;
+  return transfer->resolve;
 }
 
 struct number_setting {
@@ -193,36 +198,42 @@ static const struct number_setting number_settings[] = {
     {CURLOPT_SSL_VERIFYHOST, 2},
     /* Answers are short and dropped. */
     {CURLOPT_BUFFERSIZE, 4096},
+    /* Over TLS a body goes through this buffer, one a request in flight; curl takes no smaller one. */
+    {CURLOPT_UPLOAD_BUFFERSIZE, 16384},
     {CURLOPT_MAXAGE_CONN, 60},
     {CURLOPT_TCP_KEEPALIVE, 1},
     /* Do not wait for a resolver thread when a transfer ends. */
     {CURLOPT_QUICK_EXIT, 1},
 };
 
-static bool set_fixed(struct transfer *transfer) {
-  CURL *easy = transfer->easy;
+bool transfer_prepare(CURL *easy, const char *ca_file) {
   for (size_t i = 0; i < sizeof(number_settings) / sizeof(number_settings[0]); i++)
     if (curl_easy_setopt(easy, number_settings[i].option, number_settings[i].value) != CURLE_OK)
       return false;
   /* A CA path switches the cache of the parsed bundle off. A proxy of the environment would hide the target. */
-  return !curl_easy_setopt(easy, CURLOPT_CAPATH, (char *)0) &&
-         !curl_easy_setopt(easy, CURLOPT_CAINFO, transfer->ca_file) && !curl_easy_setopt(easy, CURLOPT_PROXY, "") &&
-         !curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") &&
+  return !curl_easy_setopt(easy, CURLOPT_CAPATH, (char *)0) && !curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) &&
+         !curl_easy_setopt(easy, CURLOPT_PROXY, "") && !curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") &&
          !curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket) &&
-         !curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_first_byte) &&
-         !curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header) &&
+         !curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
+}
+
+static bool set_hooks(struct transfer *transfer) {
+  CURL *easy = transfer->easy;
+  return !curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer) &&
+         !curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer) &&
-         !curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body) &&
          !curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) && !curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_message);
 }
 
+/* Every one of these is set for every request: the handle still has what the one before it brought. */
 static bool set_request(struct transfer *transfer, long left_ms) {
   CURL *easy = transfer->easy;
   long connect_ms = left_ms < SENDER_CONNECT_TIMEOUT_MS ? left_ms : SENDER_CONNECT_TIMEOUT_MS;
   return !curl_easy_setopt(easy, CURLOPT_URL, transfer->url_text) &&
+         !curl_easy_setopt(easy, CURLOPT_RESOLVE, transfer->resolve) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->body) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)transfer->body_bytes) &&
          !curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers) &&
@@ -240,8 +251,8 @@ bool transfer_begin(struct transfer *transfer, CURL *easy, const struct sockaddr
     transfer_stop(transfer, CALLBACK_ERROR_TIMEOUT, "no time was left after resolving the name");
     return false;
   }
-  bool set = set_fixed(transfer) && set_request(transfer, (long)left_ms) &&
-             (transfer->url.is_address || set_addresses(transfer, addresses, count));
+  bool set = (transfer->url.is_address || write_addresses(transfer, addresses, count)) && set_hooks(transfer) &&
+             set_request(transfer, (long)left_ms);
   if (!set)
     transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "curl refused a setting of the request");
   return set;

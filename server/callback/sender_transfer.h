@@ -13,7 +13,7 @@ struct transfer {
   const struct address_set *allowed, *narrowed; /* the operator's; the request's or NULL */
   char *kept;                                   /* the beginning of the answer; NULL: not wanted */
   size_t kept_bytes;
-  const char *ca_file;
+  struct sender_loop *loop;
   sender_done *done;
   void *context;
   bool (*may_send)(void *context);
@@ -44,7 +44,11 @@ void transfer_stop(struct transfer *transfer, enum callback_error error, const c
 /* False, and stopped, when one of the addresses is denied. Their port is set. */
 bool transfer_vet(struct transfer *transfer, struct sockaddr_storage *addresses, size_t count);
 
-/* Sets the handle up, which is new or was reset. False, and stopped, when curl refuses a setting or no time is left. */
+/* Sets what is the same for all requests, once for a new handle. False when curl refuses a setting. */
+bool transfer_prepare(CURL *easy, const char *ca_file);
+
+/* Sets what the request brings on a prepared handle, whatever the one before it set. False, and stopped, when curl
+ * refuses a setting or no time is left. */
 bool transfer_begin(struct transfer *transfer, CURL *easy, const struct sockaddr_storage *addresses, size_t count,
                     int64_t now_us);
 
