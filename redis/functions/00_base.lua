@@ -12,13 +12,14 @@
 --   seq           string  the last queue number
 --   q:Q           hash    a queue: c settings, p paused, lm/ls last id's ms and sequence, tk last fencing token, ep purge epoch,
 --                         pt purge time, w wanted, b bucket, n name, f feature, id, x deleted, ct/ut times, e etag,
---                         c3/c4/c6 ended jobs by state, od open deliveries, rr/rc idempotency rotation
+--                         c3/c4/c6 ended jobs by state, od open deliveries, rr/rc idempotency rotation, rm how many more
+--                         jobs there is room for without counting
 --   ready:Q       zset    waiting jobs by score
 --   delayed:Q     zset    jobs that become leasable later, by due time
 --   running:Q     hash    job -> lease (RUN)
 --   ended:Q       zset    ended jobs by end time: what retention takes next
 --   list:Q        stream  one empty entry a job, its id the job's ms-seq: listing in creation order
---   j:ID          string  a job's record (HEAD, tag, spec, TAIL)
+--   j:ID          string  a job's record (HEAD, tag, group, spec, TAIL)
 --   req:Q:0/1     hash    request_id -> digest, first id, count; the older one is dropped at each rotation
 --   timers        zset    type byte + subject, by time: L lease, E expire_time (jobs); D delayed, R retention, T deliveries' retention
 --                         (queues); C claims (outbox groups)
@@ -35,7 +36,7 @@
 --   trash         list    what a purge or a deletion left, taken in slices
 
 -- Nothing but redis.register_function is there yet while the library loads: begin() sets these.
-local call, pack, unpack_struct, floor, format
+local call, pack, unpack_struct, floor, format, char
 
 local function min(a, b) return a < b and a or b end
 local function max(a, b) return a > b and a or b end
@@ -63,7 +64,7 @@ local TRASH_SLICE = 40          -- and of trash: each is a record that is writte
 local LOG_CHANGES = 100000      -- changes that a bucket's log keeps, in at least LOG_ENTRIES entries and at most ten times as many
 local LOG_ENTRIES = 1000
 local LOG_KEPT_S = 86400        -- of a bucket without queues
-local VALUES_MAX = 2000         -- values of one command: Lua's unpack fails beyond about 4,000
+local VALUES_MAX = 2000         -- values of one command, even: Lua's unpack fails beyond about 4,000
 local DELIVERIES_KEPT = 10000   -- ended deliveries of a queue
 local DELIVERIES_KEPT_MS = 3 * 86400 * 1000
 local GROUP_CONCURRENCY = 32    -- attempts under way at one endpoint, unless its rule says otherwise
@@ -85,12 +86,11 @@ local RUN_SIZE = 32
 local FLAG_NO_CALLBACK, FLAG_OWN_URL = 1, 2
 local SETTINGS = '>dddddddddd'
 
-local TEXT_OF_ID = ('%02x'):rep(16)
 local LETTERS = {'j', 's', 'd'}
 
 -- The text form of a job's 16 raw bytes.
 local function id_text(id)
-  return LETTERS[floor(id:byte(1) / 64)] .. format(TEXT_OF_ID, id:byte(1, 16))
+  return LETTERS[floor(id:byte(1) / 64)] .. format('%08x%08x%08x%08x', unpack_struct('>I4I4I4I4', id))
 end
 
 local function id_of(Q, ms, seq)
@@ -105,53 +105,52 @@ end
 
 local function stream_id(id)
   local _, ms, seq = id_parts(id)
-  return format('%.0f-%.0f', ms, seq)
+  return format('%d-%d', ms, seq)
 end
 
--- Numbers as Redis takes them: no exponent, no loss.
-local function num(n) return format('%.0f', n) end
+-- Whole numbers as Redis takes them: no exponent, no loss. (A quarter of what '%.0f' costs.)
+local function num(n) return format('%d', n) end
 
--- A command with many values, in parts.
-local function call_many(command, key, values, width)
-  local step = VALUES_MAX - VALUES_MAX % width
-  for i = 1, #values, step do
-    if key then call(command, key, unpack(values, i, min(i + step - 1, #values)))
-    else call(command, unpack(values, i, min(i + step - 1, #values))) end
+-- A command with n values, in parts.
+local function call_many(command, key, values, n)
+  for i = 1, n, VALUES_MAX do
+    if key then call(command, key, unpack(values, i, min(n, i + VALUES_MAX - 1)))
+    else call(command, unpack(values, i, min(n, i + VALUES_MAX - 1))) end
   end
 end
 
 -- --- records -------------------------------------------------------------------------------------
 
--- A record as a table: st fl pr at mx ep due exp lease rt (HEAD), tag, group (own endpoint), run progress start finish token worker code
+-- A record as a table: st fl pr at mx ep due exp lease rt (HEAD), group (own endpoint), run progress start finish token worker code
 -- message result (TAIL, defaults where there is none). raw is the record as it was read, of which the part between HEAD and TAIL never
 -- changes; `clean` as long as nothing else has.
 local function record_decode(bytes)
-  local R = {raw = bytes, clean = true, progress = 0, run = 0, start = 0, finish = 0, token = 0, worker = '', code = '', message = '',
-    result = ''}
-  local _, tag_size, spec_size
-  _, R.st, R.fl, R.pr, R.at, R.mx, R.ep, R.due, R.exp, R.lease, R.rt, tag_size, spec_size = unpack_struct(HEAD, bytes)
+  local _, st, fl, pr, at, mx, ep, due, exp, lease, rt, tag_size, spec_size = unpack_struct(HEAD, bytes)
   local fixed_end = HEAD_SIZE + tag_size + spec_size
-  R.tag = bytes:sub(HEAD_SIZE + 1, HEAD_SIZE + tag_size)
-  if R.fl >= FLAG_OWN_URL then
-    R.group = format('%08x', unpack_struct('>I4', bytes, HEAD_SIZE + tag_size + 1))
+  local group, run, progress, start, finish, token = nil, 0, 0, 0, 0, 0
+  local worker, code, message, result = '', '', '', ''
+  if fl >= FLAG_OWN_URL then
+    group = format('%08x', unpack_struct('>I4', bytes, HEAD_SIZE + tag_size + 1))
     fixed_end = fixed_end + 4
   end
-  R.tag_size, R.spec_size, R.fixed_end = tag_size, spec_size, fixed_end
-  if #bytes > fixed_end then
-    local worker_size, code_size, message_size, result_size, at
-    R.run, R.progress, R.start, R.finish, R.token, worker_size, code_size, message_size, result_size, at =
-      unpack_struct(TAIL, bytes, fixed_end + 1)
-    R.tail = true
-    R.worker = bytes:sub(at, at + worker_size - 1)
-    at = at + worker_size
-    R.code = bytes:sub(at, at + code_size - 1)
-    at = at + code_size
-    R.message = bytes:sub(at, at + message_size - 1)
-    at = at + message_size
-    R.result = bytes:sub(at, at + result_size - 1)
+  local tail = #bytes > fixed_end
+  if tail then
+    local worker_size, code_size, message_size, result_size, from
+    run, progress, start, finish, token, worker_size, code_size, message_size, result_size, from = unpack_struct(TAIL, bytes, fixed_end + 1)
+    local to = from + worker_size
+    worker = bytes:sub(from, to - 1)
+    from, to = to, to + code_size
+    code = bytes:sub(from, to - 1)
+    from, to = to, to + message_size
+    message = bytes:sub(from, to - 1)
+    result = bytes:sub(to, to + result_size - 1)
   end
-  return R
+  return {raw = bytes, clean = true, saved = false, st = st, fl = fl, pr = pr, at = at, mx = mx, ep = ep, due = due, exp = exp, lease = lease,
+    rt = rt, tag_size = tag_size, spec_size = spec_size, group = group, fixed_end = fixed_end, tail = tail, run = run, progress = progress,
+    start = start, finish = finish, token = token, worker = worker, code = code, message = message, result = result}
 end
+
+local function record_tag(R) return R.raw:sub(HEAD_SIZE + 1, HEAD_SIZE + R.tag_size) end
 
 local function record_encode(R)
   if R.clean then return R.raw end
@@ -162,11 +161,11 @@ local function record_encode(R)
     R.worker .. R.code .. R.message .. R.result
 end
 
+-- A lease as a table; raw is what running:Q has of it.
 local function run_decode(bytes)
-  local L = {}
-  L.token, L.start, L.hard, L.lease, L.progress, L.logged, L.at = unpack_struct(RUN, bytes)
-  L.worker = bytes:sub(RUN_SIZE + 1)
-  return L
+  local token, start, hard, lease, progress, logged, at = unpack_struct(RUN, bytes)
+  return {raw = bytes, token = token, start = start, hard = hard, lease = lease, progress = progress, logged = logged, at = at,
+    worker = bytes:sub(RUN_SIZE + 1)}
 end
 
 local function run_encode(L)
@@ -199,11 +198,37 @@ end
 -- --- the unit of work ----------------------------------------------------------------------------
 
 local function begin(prefix)
-  call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
+  call, pack, unpack_struct, floor, format, char = redis.call, struct.pack, struct.unpack, math.floor, string.format, string.char
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
-  return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {},
-    records = {}, saved = {}, raw = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, sets = {}, marks = {}, logs = {}, rules = {}, drains = {}, breakers = {}, changed_breakers = {}, messages = {}}
+  return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {}, records = {},
+    saved = {}, writes = {}, current = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, marks = {},
+    logs = {}, rules = {}, drains = {}, breakers = {}, changed_breakers = {}, messages = {}, watched = {}}
+end
+
+-- A command that is made when the unit is done: its key (none for MSET) and its values so far. Commands are made in the order of their
+-- first values; another kind of command for the same key starts anew, so the last word counts.
+local function write_of(T, command, key)
+  local slot = key or command
+  local W = T.current[slot]
+  if not W or W.command ~= command then
+    W = {command = command, key = key, n = 0}
+    T.writes[#T.writes + 1] = W
+    T.current[slot] = W
+  end
+  return W
+end
+
+local function write(T, command, key, value)
+  local W = write_of(T, command, key)
+  local n = W.n + 1
+  W[n], W.n = value, n
+end
+
+local function write_pair(T, command, key, first, second)
+  local W = write_of(T, command, key)
+  local n = W.n
+  W[n + 1], W[n + 2], W.n = first, second, n + 2
 end
 
 -- Reads jobs' records into the unit; nil where there is none.
@@ -232,8 +257,10 @@ end
 
 local function save(T, id, R)
   R.clean = false
+  if R.saved then return end
+  R.saved = true
   T.records[id] = R
-  T.saved[id] = R
+  T.saved[#T.saved + 1] = id
 end
 
 -- Deliveries by id, read once a unit; nil where there is none.
@@ -260,16 +287,9 @@ local function save_delivery(T, id, D)
   T.changed_deliveries[id] = D
 end
 
--- What becomes of a member of a sorted set when the unit is done: its score, or false for gone. The last word counts.
-local function set_of(T, key)
-  local members = T.sets[key]
-  if not members then members = {} T.sets[key] = members end
-  return members
-end
+local function add_to(T, key, score, member) write_pair(T, 'ZADD', key, num(score), member) end
 
-local function add_to(T, key, score, member) set_of(T, key)[member] = num(score) end
-
-local function remove_from(T, key, member) set_of(T, key)[member] = false end
+local function remove_from(T, key, member) write(T, 'ZREM', key, member) end
 
 -- A timer that fires no later than `at`.
 local function mark(T, member, at)
@@ -277,11 +297,11 @@ local function mark(T, member, at)
   if not known or at < known then T.marks[member] = at end
 end
 
--- Leases of a queue as the unit sees them.
+-- Leases of a queue as the unit sees them: `seen` those that were looked at, `more` by how much the unit changes their number.
 local function runs_of(T, Q)
   local U = T.runs[Q.number]
   if not U then
-    U = {Q = Q, key = T.p .. 'running:' .. Q.number, seen = {}, set = {}, gone = {}, count = nil}
+    U = {key = T.p .. 'running:' .. Q.number, seen = {}, more = 0, count = nil}
     T.runs[Q.number] = U
   end
   return U
@@ -310,30 +330,30 @@ end
 local function running_count(T, Q)
   local U = runs_of(T, Q)
   if not U.count then U.count = call('HLEN', U.key) end
-  return U.count
+  return U.count + U.more
 end
 
+-- A lease that has changed, or is new: then nobody asks for it again in this unit.
 local function set_lease(T, Q, id, L)
   local U = runs_of(T, Q)
-  if not U.seen[id] then U.count = running_count(T, Q) + 1 end
-  U.seen[id] = L
-  U.set[id] = L
-  U.gone[id] = nil
+  if not L.raw then U.more = U.more + 1 end
+  L.raw = run_encode(L)
+  write_pair(T, 'HSET', U.key, id, L.raw)
 end
 
 local function drop_lease(T, Q, id)
   local U = runs_of(T, Q)
-  U.count = running_count(T, Q) - 1
+  U.more = U.more - 1
   U.seen[id] = false
-  U.set[id] = nil
-  U.gone[id] = true
+  write(T, 'HDEL', U.key, id)
   remove_from(T, T.p .. 'timers', 'L' .. id)
 end
 
 local function log_change(T, Q, id, state, progress)
   local list = T.logs[Q.bucket]
   if not list then list = {} T.logs[Q.bucket] = list end
-  list[#list + 1] = id .. string.char(state, progress)
+  local n = #list
+  list[n + 1], list[n + 2] = id, char(state, progress)
 end
 
 local function publish(T, message) T.messages[message] = true end
@@ -342,17 +362,20 @@ local function publish(T, message) T.messages[message] = true end
 local function queue(T, number)
   local Q = T.queues[number]
   if Q == nil then
-    local h = call('HMGET', T.p .. 'q:' .. number, 'c', 'p', 'lm', 'ls', 'tk', 'ep', 'pt', 'w', 'b', 'n', 'f', 'id', 'x', 'od')
+    local key = T.p .. 'q:' .. number
+    local h = call('HMGET', key, 'c', 'p', 'lm', 'ls', 'tk', 'ep', 'pt', 'w', 'b', 'n', 'f', 'id', 'x', 'od', 'rm')
     if not h[1] or h[13] then
       Q = false
     else
-      Q = {number = number, partition = T.partition, key = T.p .. 'q:' .. number, paused = h[2] == '1', last_ms = tonumber(h[3]),
+      local head_start, max_size, max_concurrent, lease, max_attempts, min_backoff, max_backoff, keep_ms, keep_count, idempotency =
+        unpack_struct(SETTINGS, h[1])
+      Q = {number = number, partition = T.partition, key = key, paused = h[2] == '1', last_ms = tonumber(h[3]),
         last_seq = tonumber(h[4]), token = tonumber(h[5]), epoch = tonumber(h[6]), purge_ms = tonumber(h[7]), wanted = h[8] == '1',
-        bucket = h[9], name = h[10], feature = tonumber(h[11]), id = h[12], open = tonumber(h[14]), ended = {}, added = 0, changed = {}}
-      Q.head_start, Q.max_size, Q.max_concurrent, Q.lease, Q.max_attempts, Q.min_backoff, Q.max_backoff, Q.keep_ms, Q.keep_count,
-        Q.idempotency = unpack_struct(SETTINGS, h[1])
-      Q.boost = Q.head_start > 0 and Q.head_start or STRICT
-      Q.ready, Q.delayed = T.p .. 'ready:' .. number, T.p .. 'delayed:' .. number
+        bucket = h[9], name = h[10], feature = tonumber(h[11]), id = h[12], open = tonumber(h[14]), room = tonumber(h[15] or 0),
+        head_start = head_start, max_size = max_size, max_concurrent = max_concurrent, lease = lease, max_attempts = max_attempts,
+        min_backoff = min_backoff, max_backoff = max_backoff, keep_ms = keep_ms, keep_count = keep_count, idempotency = idempotency,
+        boost = head_start > 0 and head_start or STRICT, ready = T.p .. 'ready:' .. number, delayed = T.p .. 'delayed:' .. number,
+        added = 0, ended_added = 0, ended = {}, changed = {}, offered = false}
     end
     T.queues[number] = Q
   end
@@ -363,8 +386,10 @@ local function queue_named(T, bucket, name)
   local key = bucket .. '/' .. name
   local number = T.names[key]
   if number == nil then
-    number = tonumber(call('HGET', T.p .. 'b:' .. bucket, name) or nil) or false
+    local h = call('HMGET', T.p .. 'b:' .. bucket, name, '#w')
+    number = tonumber(h[1] or nil) or false
     T.names[key] = number
+    T.watched[bucket] = h[2] or ''
   end
   return number and queue(T, number) or nil
 end
@@ -393,9 +418,16 @@ local function enqueue(T, Q, id, due, priority)
     offer(Q)
   end
   Q.added = Q.added + 1
+  Q.room = Q.room - 1
 end
 
 local function waiting_count(Q) return call('ZCARD', Q.ready) + call('ZCARD', Q.delayed) end
+
+-- Whether `count` more jobs fit. Q.room are certain to; only when that is used up are those waiting counted again.
+local function has_room(Q, count)
+  if Q.room < count then Q.room = Q.max_size - waiting_count(Q) - Q.added end
+  return Q.room >= count
+end
 
 -- The state that a reader sees.
 local function view(Q, R, L)
@@ -411,16 +443,22 @@ local function commit_queue(T, Q)
     Q.changed.w = '0'
     publish(T, 'q ' .. T.partition .. ' ' .. Q.number)
   end
-  local fields = {}
   for state, count in pairs(Q.ended) do
     if count ~= 0 then call('HINCRBY', Q.key, 'c' .. state, num(count)) end
   end
+  if Q.added > 0 then Q.changed.rm = num(Q.room) end
+  local fields, n = {}, 0
   for field, value in pairs(Q.changed) do
-    fields[#fields + 1] = field
-    fields[#fields + 1] = value
+    fields[n + 1], fields[n + 2] = field, value
+    n = n + 2
   end
-  if #fields > 0 then call('HSET', Q.key, unpack(fields)) end
-  if Q.ended_more and call('ZCARD', T.p .. 'ended:' .. Q.number) > Q.keep_count then mark(T, 'R' .. Q.number, T.ms) end
+  if n > 0 then call('HSET', Q.key, unpack(fields)) end
+  if Q.ended_added > 0 then
+    -- Retention has its timer while anything has ended: only the first sets it.
+    local count = call('ZCARD', T.p .. 'ended:' .. Q.number)
+    if count > Q.keep_count then mark(T, 'R' .. Q.number, T.ms)
+    elseif count <= Q.ended_added then mark(T, 'R' .. Q.number, T.ms + Q.keep_ms) end
+  end
   if Q.delivered_more and call('ZCARD', T.p .. 'dended:' .. Q.number) > DELIVERIES_KEPT then mark(T, 'T' .. Q.number, T.ms) end
 end
 
@@ -432,42 +470,15 @@ end
 
 -- Makes the writes of the unit.
 local function commit(T)
-  local values = {}
-  for id, R in pairs(T.saved) do
-    values[#values + 1] = T.p .. 'j:' .. id
-    values[#values + 1] = record_encode(R)
+  for k = 1, #T.saved do
+    local id = T.saved[k]
+    local R = T.records[id]
+    if R then write_pair(T, 'MSET', nil, T.p .. 'j:' .. id, record_encode(R)) end
   end
-  for key, bytes in pairs(T.raw) do
-    values[#values + 1] = key
-    values[#values + 1] = bytes
-  end
-  for id, D in pairs(T.changed_deliveries) do
-    values[#values + 1] = T.p .. 'd:' .. id
-    values[#values + 1] = delivery_encode(D)
-  end
-  if #values > 0 then call_many('MSET', nil, values, 2) end
-  for key, members in pairs(T.sets) do
-    local gone, added = {}, {}
-    for member, at in pairs(members) do
-      if at then
-        added[#added + 1] = at
-        added[#added + 1] = member
-      else
-        gone[#gone + 1] = member
-      end
-    end
-    if #gone > 0 then call_many('ZREM', key, gone, 1) end
-    if #added > 0 then call_many('ZADD', key, added, 2) end
-  end
-  for _, U in pairs(T.runs) do
-    local set, gone = {}, {}
-    for id, L in pairs(U.set) do
-      set[#set + 1] = id
-      set[#set + 1] = run_encode(L)
-    end
-    for id in pairs(U.gone) do gone[#gone + 1] = id end
-    if #set > 0 then call_many('HSET', U.key, set, 2) end
-    if #gone > 0 then call_many('HDEL', U.key, gone, 1) end
+  for id, D in pairs(T.changed_deliveries) do write_pair(T, 'MSET', nil, T.p .. 'd:' .. id, delivery_encode(D)) end
+  for k = 1, #T.writes do
+    local W = T.writes[k]
+    call_many(W.command, W.key, W, W.n)
   end
   for _, Q in pairs(T.queues) do
     if Q then commit_queue(T, Q) end
@@ -481,9 +492,9 @@ local function commit(T)
   end
   for group, at in pairs(T.dues) do call('ZADD', T.p .. 'due', 'LT', num(at), group) end
   for bucket, list in pairs(T.logs) do
-    call('XADD', T.p .. 'log:' .. bucket, 'MAXLEN', '~', num(min(10 * LOG_ENTRIES, max(LOG_ENTRIES, LOG_CHANGES / #list))), '*', 'e',
+    call('XADD', T.p .. 'log:' .. bucket, 'MAXLEN', '~', num(min(10 * LOG_ENTRIES, max(LOG_ENTRIES, 2 * LOG_CHANGES / #list))), '*', 'e',
       table.concat(list))
-    if call('HGET', T.p .. 'b:' .. bucket, '#w') == '1' then
+    if (T.watched[bucket] or call('HGET', T.p .. 'b:' .. bucket, '#w')) == '1' then
       call('HSET', T.p .. 'b:' .. bucket, '#w', '0')
       publish(T, 'w ' .. bucket)
     end

@@ -40,7 +40,7 @@ local function create(T, bucket, name, feature, settings)
   local b = T.p .. 'b:' .. bucket
   call('HSET', T.p .. 'q:' .. number, 'c', settings, 'p', 0, 'lm', 0, 'ls', 0, 'tk', 0, 'ep', 0, 'pt', 0, 'w', 0, 'b', bucket, 'n', name,
     'f', feature, 'id', pack('>BI5I6I4', feature * 64 + T.partition, number, T.ms, T.us % 1000000), 'ct', num(T.ms), 'ut', num(T.ms),
-    'e', number .. '.1', 'c3', 0, 'c4', 0, 'c6', 0, 'od', 0, 'rr', 0, 'rc', 0)
+    'e', number .. '.1', 'c3', 0, 'c4', 0, 'c6', 0, 'od', 0, 'rr', 0, 'rc', 0, 'rm', 0)
   call('HSET', b, name, number)
   call('HSETNX', b, '#' .. feature, name)
   call('ZADD', T.p .. 'n:' .. bucket, 0, name)
@@ -116,6 +116,7 @@ register('queue_update', {'allow-oom'}, function(T, A, i, n)
   if s[7] < s[6] then return {INVALID, 'max_backoff is shorter than min_backoff'} end
   Q.changed.c = pack(SETTINGS, unpack(s, 1, 10))
   Q.max_concurrent, Q.keep_count = s[3], s[9]
+  Q.changed.rm = '0'
   touch(T, Q)
   mark(T, 'R' .. Q.number, T.ms)
   offer(Q)

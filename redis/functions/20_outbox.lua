@@ -78,9 +78,8 @@ local function end_job(T, Q, id, R, L, state, code, message, result)
   if R.exp > 0 then remove_from(T, T.p .. 'timers', 'E' .. id) end
   save(T, id, R)
   count_ended(Q, state, 1)
-  Q.ended_more = true
+  Q.ended_added = Q.ended_added + 1
   add_to(T, T.p .. 'ended:' .. Q.number, T.ms, id)
-  mark(T, 'R' .. Q.number, T.ms + Q.keep_ms)
   log_change(T, Q, id, state, R.progress)
   add_callback(T, Q, id, R)
   if L then offer(Q) end

@@ -41,8 +41,7 @@ register('submit', {}, function(T, A, i, n)
       return {0, 1, Q.name, Q.id, R and view(Q, R, lease_of(T, Q, id)) or 0, Q.feature, Q.number, ms, seq, size}
     end
   end
-  local length = waiting_count(Q) + Q.added
-  if length + count > Q.max_size then return {FULL, 'the queue is full', Q.max_size, length} end
+  if not has_room(Q, count) then return {FULL, 'the queue is full', Q.max_size, Q.max_size - Q.room} end
 
   local ms = max(T.ms, Q.last_ms)
   local seq = ms == Q.last_ms and Q.last_seq + 1 or 0
@@ -53,11 +52,11 @@ register('submit', {}, function(T, A, i, n)
     local version, state, flags, priority, attempts, limit, _, due, expire, lease, run_timeout, tag_size, spec_size =
       unpack_struct(HEAD, bytes)
     due = max(due, ms)
-    T.raw[T.p .. 'j:' .. id] = pack(HEAD, version, state, flags, priority, attempts, limit, Q.epoch, due, expire, lease, run_timeout,
-      tag_size, spec_size) .. bytes:sub(HEAD_SIZE + 1)
+    write_pair(T, 'MSET', nil, T.p .. 'j:' .. id, pack(HEAD, version, state, flags, priority, attempts, limit, Q.epoch, due, expire, lease,
+      run_timeout, tag_size, spec_size) .. bytes:sub(HEAD_SIZE + 1))
     enqueue(T, Q, id, due, priority)
     if expire > 0 then add_to(T, T.p .. 'timers', expire, 'E' .. id) end
-    call('XADD', list, num(ms) .. '-' .. num(seq + k - 1), '', '')
+    call('XADD', list, format('%d-%d', ms, seq + k - 1), '', '')
     log_change(T, Q, id, SUBMITTED, 0)
   end
   Q.last_ms, Q.last_seq = ms, seq + count - 1
@@ -73,7 +72,7 @@ local function add_job(T, reply, Q, id, R, L)
   reply[at + 2] = view(Q, R, L)
   reply[at + 3] = Q.purge_ms
   reply[at + 4] = record_encode(R)
-  reply[at + 5] = L and run_encode(L) or ''
+  reply[at + 5] = L and L.raw or ''
   reply[at + 6] = Q.name
   reply[at + 7] = Q.id
   return #reply[at + 4]
@@ -117,7 +116,7 @@ local function scan(T, Q, filter, ascending, position, visit)
       if R then
         local L = lease_of(T, Q, ids[k])
         local state = view(Q, R, L)
-        if (filter.states == 0 or floor(filter.states / 2 ^ state) % 2 == 1) and (filter.tag == '' or filter.tag == R.tag) then
+        if (filter.states == 0 or floor(filter.states / 2 ^ state) % 2 == 1) and (filter.tag == '' or filter.tag == record_tag(R)) then
           if visit(ids[k], R, L) == false then return position end
         end
       end
@@ -175,7 +174,7 @@ local function retry(T, Q, id, R)
   if R.exp > 0 and R.exp <= T.ms then return PRECONDITION, 'the job has expired', false end
   if R.run >= 65535 then return PRECONDITION, 'the job has been retried 65,535 times', false end
   if awaits_rendering(T, id, R) then return PRECONDITION, 'its last callback is not yet rendered: try again', false end
-  if waiting_count(Q) + Q.added >= Q.max_size then return FULL, 'the queue is full', false end
+  if not has_room(Q, 1) then return FULL, 'the queue is full', false end
   if R.st ~= SUBMITTED then
     remove_from(T, T.p .. 'ended:' .. Q.number, id)
     count_ended(Q, R.st, -1)

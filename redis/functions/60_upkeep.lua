@@ -162,7 +162,7 @@ local function trash_jobs(T, number, epoch, key)
       R.st, R.finish, R.code, R.message = CANCEL, Q.purge_ms, 'Cancel', 'the queue was purged'
       save(T, id, R)
       count_ended(Q, CANCEL, 1)
-      Q.ended_more = true
+      Q.ended_added = Q.ended_added + 1
       if R.exp > 0 then remove_from(T, T.p .. 'timers', 'E' .. id) end
       add_to(T, T.p .. 'ended:' .. Q.number, Q.purge_ms, id)
       log_change(T, Q, id, CANCEL, R.progress)
