@@ -131,7 +131,23 @@ void store_redeliver_dead(struct store *store, const char *bucket, const struct 
 
 /* --- the outbox --- */
 
-static bool decode_claim(struct store_call *call, const struct redis_value *values, struct store_claim *claim) {
+/* Those of a reply, each once: id, CA certificates, client certificate, key. NULL when it is not there. */
+static const struct store_trust *find_trust(struct arena *arena, const struct redis_value *trusts, const char *id) {
+  for (size_t i = 0; i < redis_count(trusts); i++) {
+    const struct redis_value *values = redis_at(trusts, i);
+    if (strcmp(value_text(values, 0), id) != 0)
+      continue;
+    struct store_trust *trust = ARENA_NEW(arena, struct store_trust);
+    *trust = (struct store_trust){.ca_certificates = value_text(values, 1),
+                                  .client_certificate = value_text(values, 2),
+                                  .client_key = value_text(values, 3)};
+    return trust;
+  }
+  return NULL;
+}
+
+static bool decode_claim(struct store_call *call, const struct redis_value *values, const struct redis_value *trusts,
+                         struct store_claim *claim) {
   claim->partition = call->partition;
   claim->id = value_text(values, 0);
   claim->group = value_text(values, 1);
@@ -157,6 +173,10 @@ static bool decode_claim(struct store_call *call, const struct redis_value *valu
   claim->max_age_ms = value_number(values, 22);
   claim->allowed = value_text(values, 23);
   claim->store_response = value_number(values, 24) == 1;
+  const char *trust_id = value_text(values, 25);
+  claim->trust = trust_id[0] ? find_trust(call->arena, trusts, trust_id) : NULL;
+  if (trust_id[0] && !claim->trust)
+    return false;
   claim->job.worker = claim->job.code = claim->job.message = claim->job.queue = "";
   const struct redis_value *job = redis_at(values, 17);
   if (claim->test) {
@@ -179,7 +199,7 @@ static void answer_claim(struct store_call *call, const struct store_error *erro
   const struct redis_value *values = redis_at(reply, 2);
   struct store_claim *claims = ARENA_ARRAY(call->arena, struct store_claim, redis_count(values) + 1);
   for (size_t i = 0; i < redis_count(values); i++)
-    if (decode_claim(call, redis_at(values, i), &claims[result.count]))
+    if (decode_claim(call, redis_at(values, i), redis_at(reply, 3), &claims[result.count]))
       result.count++;
   result.claims = claims;
   done(call->context, error, &result);

@@ -12,6 +12,11 @@ struct store_header {
   const char *name, *value;
 };
 
+/* PEM; "" where there is none. */
+struct store_trust {
+  const char *ca_certificates, *client_certificate, *client_key;
+};
+
 struct store_rule {
   bool on;
   const char *url;            /* "": not set */
@@ -31,6 +36,7 @@ struct store_rule {
   int64_t max_age_ms;         /* 0: the default */
   const char *allowed;        /* CIDR ranges with commas; "": the operator's */
   bool store_response;        /* the beginning of answers is kept */
+  struct store_trust trust;   /* its key for updates only */
   int64_t epoch; /* raised when it is switched, deleted or has another URL; not for updates, like those below */
   int in_flight; /* its deliveries that are claimed; off and 0 is drained */
   int64_t breaker_until_ms; /* until when its breaker is open; 0: it is closed */
@@ -49,7 +55,10 @@ enum {
   RULE_SCHEDULE = 256,
   RULE_MAX_AGE = 512,
   RULE_ALLOWED = 1024,
-  RULE_STORE_RESPONSE = 2048
+  RULE_STORE_RESPONSE = 2048,
+  RULE_CA_CERTIFICATES = 4096,
+  RULE_CLIENT_CERTIFICATE = 8192,
+  RULE_CLIENT_KEY = 16384
 };
 
 typedef void store_rule_done(void *context, const struct store_error *error, const struct store_rule *rule);
@@ -158,10 +167,11 @@ struct store_claim {
   int64_t max_age_ms;  /* 0: the default */
   const char *allowed; /* of the rule, as in store_rule */
   bool store_response;
-  struct bytes body;        /* empty: not rendered yet */
-  const char *content_type; /* of the body; "" : not rendered yet */
-  struct store_job job;     /* only while the body is not rendered; for a test: only queue and queue_id */
-  const char *traceparent;  /* "" : none; kept with the body */
+  const struct store_trust *trust; /* of the rule; NULL: none of its own */
+  struct bytes body;               /* empty: not rendered yet */
+  const char *content_type;        /* of the body; "" : not rendered yet */
+  struct store_job job;            /* only while the body is not rendered; for a test: only queue and queue_id */
+  const char *traceparent;         /* "" : none; kept with the body */
 };
 
 struct store_claims {

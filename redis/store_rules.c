@@ -28,6 +28,8 @@ static void answer_rule(struct store_call *call, const struct store_error *error
   rule.breaker_until_ms = value_number(reply, 18);
   rule.allowed = value_text(reply, 19);
   rule.store_response = value_number(reply, 20) == 1;
+  rule.trust = (struct store_trust){
+      .ca_certificates = value_text(reply, 21), .client_certificate = value_text(reply, 22), .client_key = ""};
   done(call->context, error, &rule);
 }
 
@@ -86,6 +88,18 @@ void store_update_rule(struct store *store, const char *bucket, const char *queu
   if (mask & RULE_STORE_RESPONSE) {
     call_add_text(call, "sr");
     call_add_number(call, rule->store_response);
+  }
+  if (mask & RULE_CA_CERTIFICATES) {
+    call_add_text(call, "ca");
+    call_add_text(call, rule->trust.ca_certificates);
+  }
+  if (mask & RULE_CLIENT_CERTIFICATE) {
+    call_add_text(call, "crt");
+    call_add_text(call, rule->trust.client_certificate);
+  }
+  if (mask & RULE_CLIENT_KEY) {
+    call_add_text(call, "key");
+    call_add_text(call, rule->trust.client_key);
   }
   if (mask & RULE_MAX_AGE) {
     call_add_text(call, "ma");

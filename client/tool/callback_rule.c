@@ -2,11 +2,13 @@
  * The commands about a queue's callback rule.
  */
 #include "client/tool/commands.h"
+#include "client/tool/files.h"
 #include "client/tool/json.h"
 #include "client/tool/messages.h"
 #include "client/tool/output.h"
 #include "client/tool/values.h"
 #include "ringback/v1/callback.pb-c.h"
+#include <stdlib.h>
 #include <string.h>
 
 #define SECRETS_MAX 5
@@ -14,7 +16,7 @@
 #define HEADER_NAME_SIZE 128
 #define WAITS_MAX 20
 #define RANGES_MAX 16
-#define RULE_PATHS_MAX 16
+#define RULE_PATHS_MAX 20
 /* No attempt outlasts it. */
 #define DRAIN_MAX_MS 120000
 #define CALL_MS 10000
@@ -65,6 +67,15 @@ const struct option_row callback_set_options[] = {
     {.name = "no-allow", .kind = OPTION_FLAG, .help = "all the private addresses that the server allows"},
     {.name = "store-response", .kind = OPTION_FLAG, .help = "keep the beginning of answers, for show-delivery"},
     {.name = "no-store-response", .kind = OPTION_FLAG, .help = "keep no answers"},
+    {.name = "ca",
+     .kind = OPTION_FILE,
+     .value = "FILE",
+     .help = "trust receivers with a certificate from these issuers only (PEM); \"\": those of the server's system"},
+    {.name = "client-cert",
+     .kind = OPTION_FILE,
+     .value = "FILE",
+     .help = "show receivers this certificate (PEM, its issuers after it); \"\": none"},
+    {.name = "client-key", .kind = OPTION_FILE, .value = "FILE", .help = "the key of --client-cert (PEM)"},
     {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
     {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
     {.name = NULL},
@@ -117,6 +128,12 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
     output_field(tool, i == 0 ? "Allowed" : " ", "%s", rule->allowed_cidrs[i]);
   if (rule->store_response)
     output_field(tool, "Answers", "kept");
+  if (rule->ca_certificate_count > 0)
+    output_field(tool, "Own CA", rule->ca_certificate_count == 1 ? "%d certificate" : "%d certificates",
+                 rule->ca_certificate_count);
+  output_field(tool, "Goes as", "%s", rule->client_certificate_subject);
+  if (rule->client_certificate_expire_time != NULL)
+    output_field(tool, "Valid until", "%s", message_show_time(rule->client_certificate_expire_time));
   if (rule->max_age != NULL)
     output_field(tool, "Max age", "%s", message_show_duration(rule->max_age));
   if (rule->breaker_open_until != NULL)
@@ -225,6 +242,39 @@ static bool read_more(struct tool *tool, Ringback__V1__CallbackRule *rule, struc
   return true;
 }
 
+/* The text of the file that an option names: "" where it names none, NULL after printing what is wrong. */
+static char *read_pem(struct tool *tool, const char *option) {
+  const char *path = tool_text(tool, option, "");
+  size_t byte_count;
+  char *pem = path[0] == '\0' ? calloc(1, 1) : file_read(path, &byte_count);
+  if (pem != NULL && path[0] != '\0' && strlen(pem) != byte_count) {
+    tool_error("--%s: %s is not PEM", option, path);
+    free(pem);
+    pem = NULL;
+  }
+  return pem;
+}
+
+/* Whom the rule trusts and as whom it goes; the texts are freed by free_trust, whatever is returned. */
+static bool read_trust(struct tool *tool, Ringback__V1__CallbackRule *rule, char **paths, size_t *path_count) {
+  rule->ca_certificates = read_pem(tool, "ca");
+  rule->client_certificate = read_pem(tool, "client-cert");
+  rule->client_key = read_pem(tool, "client-key");
+  if (tool_given(tool, "ca"))
+    paths[(*path_count)++] = (char *)"ca_certificates";
+  if (tool_given(tool, "client-cert") || tool_given(tool, "client-key")) {
+    paths[(*path_count)++] = (char *)"client_certificate";
+    paths[(*path_count)++] = (char *)"client_key";
+  }
+  return rule->ca_certificates != NULL && rule->client_certificate != NULL && rule->client_key != NULL;
+}
+
+static void free_trust(Ringback__V1__CallbackRule *rule) {
+  free(rule->ca_certificates);
+  free(rule->client_certificate);
+  free(rule->client_key);
+}
+
 int command_callback_set(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__CallbackRule rule = RINGBACK__V1__CALLBACK_RULE__INIT;
@@ -278,7 +328,10 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
   rule.timeout = message_duration(tool, "callback-timeout", &storage.timeout);
   if (rule.timeout != NULL)
     paths[path_count++] = (char *)"timeout";
-  return update_rule(tool, &rule, paths, path_count, NULL);
+  bool readable = read_trust(tool, &rule, paths, &path_count);
+  int status = readable ? update_rule(tool, &rule, paths, path_count, NULL) : TOOL_USAGE;
+  free_trust(&rule);
+  return status;
 }
 
 int command_callback_show(struct tool *tool, int argc, char **argv) {

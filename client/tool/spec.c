@@ -3,40 +3,12 @@
  * have there: so a line of a file may leave out what the options say for all lines.
  */
 #include "client/tool/spec.h"
+#include "client/tool/files.h"
 #include "client/tool/values.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-/* The server takes 1 MiB at most; more is not worth reading. */
-#define CONTENT_BYTES_MAX (1 << 20)
-
-/* A whole file, or standard input for "-", NUL-terminated. NULL after printing why. */
-static char *read_content(const char *path, size_t *byte_count) {
-  FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
-  char *content = file == NULL ? NULL : malloc(CONTENT_BYTES_MAX + 2);
-  if (content == NULL) {
-    tool_error("%s: %s", path, strerror(errno));
-    if (file != NULL && file != stdin)
-      fclose(file);
-    return NULL;
-  }
-  *byte_count = fread(content, 1, CONTENT_BYTES_MAX + 1, file);
-  content[*byte_count] = '\0';
-  bool failed = ferror(file) != 0;
-  if (failed)
-    tool_error("%s: %s", path, strerror(errno));
-  else if (*byte_count > CONTENT_BYTES_MAX)
-    tool_error("%s: longer than 1 MiB", path);
-  if (file != stdin)
-    fclose(file);
-  if (!failed && *byte_count <= CONTENT_BYTES_MAX)
-    return content;
-  free(content);
-  return NULL;
-}
 
 static bool exclude(const struct tool *tool, const char *one, const char *other) {
   if (!tool_given(tool, one) || !tool_given(tool, other))
@@ -99,7 +71,7 @@ static bool set_operation_xml(json_t *spec, const char *operation) {
   char *content = NULL;
   size_t byte_count;
   if (operation[0] == '@' || strcmp(operation, "-") == 0) {
-    content = read_content(operation[0] == '@' ? operation + 1 : "-", &byte_count);
+    content = file_read(operation[0] == '@' ? operation + 1 : "-", &byte_count);
     if (content == NULL)
       return false;
     operation = content;
@@ -115,7 +87,7 @@ static bool set_operation_xml(json_t *spec, const char *operation) {
 
 static bool set_operation_data(const struct tool *tool, json_t *spec, const char *path) {
   size_t byte_count;
-  char *content = read_content(path, &byte_count);
+  char *content = file_read(path, &byte_count);
   if (content == NULL)
     return false;
   char *base64 = value_encode_base64((const uint8_t *)content, byte_count);

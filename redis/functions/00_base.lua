@@ -25,6 +25,7 @@
 --                         (queues); C claims (outbox groups)
 --   log:BUCKET    stream  what changed, one entry a function call
 --   rule:Q        hash    callback rule
+--   trust:Q       hash    its certificates and key in PEM: ca, crt, key; there while the rule's ti, their digest, is not ''
 --   outbox:G      zset    an outbox group's deliveries by next attempt; G is Q, Q:t (tests) or Q:HASH (a job's own endpoint)
 --   claims:G      zset    the group's claimed deliveries by claim expiry
 --   breaker:G     string  the group's circuit breaker, packed (25_breaker.lua); expires

@@ -5,11 +5,12 @@ local function rule_of(T, Q)
   local rule = T.rules[Q.number]
   if not rule then
     local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'sq', 'se', 'to', 'rq', 'fm', 'fc', 'fs', 'cc', 'hd', 'sc', 'ma',
-      'al', 'sr')
+      'al', 'sr', 'ti')
     rule = {on = h[1] == '1', url = h[2] or '', events = tonumber(h[3] or 0), sequence = tonumber(h[4] or 0), secrets = h[5] or '',
       timeout = tonumber(h[6] or 15000), own_sequence = tonumber(h[7] or 0), format = tonumber(h[8] or 1),
       failures = tonumber(h[9] or 0), failing_since = tonumber(h[10] or 0), concurrency = tonumber(h[11] or GROUP_CONCURRENCY),
-      headers = h[12] or '', schedule = h[13] or '', max_age = tonumber(h[14] or 0), allowed = h[15] or '', store_response = tonumber(h[16] or 0)}
+      headers = h[12] or '', schedule = h[13] or '', max_age = tonumber(h[14] or 0), allowed = h[15] or '', store_response = tonumber(h[16] or 0),
+      trust = h[17] or ''}
     T.rules[Q.number] = rule
   end
   return rule

@@ -1,7 +1,7 @@
 -- Callback rules: what a queue's rule is, its changes, its secrets, and that it is drained.
 
 local RULE_DEFAULTS = {on = '0', url = '', ev = '0', se = '', to = '15000', ut = '0', fm = '1', ['or'] = '', fc = '0', cc = GROUP_CONCURRENCY .. '', hd = '', sc = '', ma = '0',
-  al = '', sr = '0'}
+  al = '', sr = '0', ti = ''}
 
 -- Secrets are kept one a line, newest first, each with a blank and the time when it ceases to sign if it was rotated out. Those that sign
 -- now: as a list of such lines, and as the text of them without times.
@@ -19,13 +19,15 @@ end
 
 -- A rule as answer_rule of store_rules.c reads it: on, url, events, timeout, etag, update time, secrets, format, off
 -- reason, concurrency, headers, schedule, max age (0: the default), epoch, how many of its deliveries are claimed, partition and number of
--- the queue, until when its breaker is open (0: closed), allowed ranges, 1 to keep answers.
+-- the queue, until when its breaker is open (0: closed), allowed ranges, 1 to keep answers, CA certificates, client certificate.
 local function rule_values(T, Q)
-  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma', 'ep', 'al', 'sr')
+  local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma', 'ep', 'al', 'sr', 'ti')
+  local pems = (h[17] or '') ~= '' and call('HMGET', T.p .. 'trust:' .. Q.number, 'ca', 'crt') or {}
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
     tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
     tonumber(h[8] or 1), h[9] or '', tonumber(h[10] or GROUP_CONCURRENCY), h[11] or '', h[12] or '', tonumber(h[13] or 0),
-    tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number, open_until(T, num(Q.number)), h[15] or '', tonumber(h[16] or 0)}
+    tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number, open_until(T, num(Q.number)), h[15] or '', tonumber(h[16] or 0),
+    pems[1] or '', pems[2] or ''}
 end
 
 -- The rule is another one from here on for whoever waits: it was switched, its URL has changed, or it was deleted.
@@ -47,30 +49,49 @@ register('rule_get', {'no-writes'}, function(T, A, i)
   return rule_values(T, Q)
 end)
 
-local function changes_state(A, i, n)
-  for k = 4, n, 2 do
-    if A[i + k] == 'on' then return true end
-  end
-  return false
-end
+do -- the locals of the whole library, which is one chunk, may be 200 at most
+  -- Fields of rule_update that lie in trust:Q: what only attempts need, and is large.
+  local TRUST_FIELDS = {ca = true, crt = true, key = true}
 
--- bucket, queue, etag, then field and value by pairs -> the rule.
-register('rule_update', {}, function(T, A, i, n)
-  local Q = queue_named(T, A[i + 1], A[i + 2])
-  if not Q then return NO_QUEUE end
-  local key = T.p .. 'rule:' .. Q.number
-  local now = rule_values(T, Q)
-  if A[i + 3] ~= '' and A[i + 3] ~= now[6] then return {CONFLICT, 'the etag is not the current one'} end
-  local after = {on = num(now[2]), url = now[3]}
-  for k = 4, n, 2 do after[A[i + k]] = A[i + k + 1] end
-  if after.on ~= num(now[2]) or (now[9] ~= '' and changes_state(A, i, n)) then after['or'], after.fc, after.fs = '', '0', '0' end
-  if after.on == '1' and after.url == '' then return {PRECONDITION, 'a rule without an URL cannot be switched on'} end
-  for field, value in pairs(after) do call('HSET', key, field, value) end
-  if after.on ~= num(now[2]) or after.url ~= now[3] then raise_epoch(T, Q) end
-  rule_changed(T, Q)
-  if after.on == '1' and call('EXISTS', T.p .. 'outbox:' .. Q.number) == 1 then make_due(T, num(Q.number), T.ms) end
-  return rule_values(T, Q)
-end)
+  -- Returns the new ti.
+  local function change_trust(T, Q, changes)
+    local key, values = T.p .. 'trust:' .. Q.number, {}
+    local before = call('HMGET', key, 'ca', 'crt', 'key')
+    for k, field in ipairs({'ca', 'crt', 'key'}) do values[k] = changes[field] or before[k] or '' end
+    local ca, crt, secret = unpack(values)
+    call('DEL', key)
+    if ca == '' and crt == '' then return '' end
+    call('HSET', key, 'ca', ca, 'crt', crt, 'key', secret)
+    return redis.sha1hex(table.concat(values, '\0'))
+  end
+
+  local function changes_state(A, i, n)
+    for k = 4, n, 2 do
+      if A[i + k] == 'on' then return true end
+    end
+    return false
+  end
+
+  -- bucket, queue, etag, then field and value by pairs -> the rule.
+  register('rule_update', {}, function(T, A, i, n)
+    local Q = queue_named(T, A[i + 1], A[i + 2])
+    if not Q then return NO_QUEUE end
+    local key = T.p .. 'rule:' .. Q.number
+    local now = rule_values(T, Q)
+    if A[i + 3] ~= '' and A[i + 3] ~= now[6] then return {CONFLICT, 'the etag is not the current one'} end
+    local after = {on = num(now[2]), url = now[3]}
+    local trust = {}
+    for k = 4, n, 2 do (TRUST_FIELDS[A[i + k]] and trust or after)[A[i + k]] = A[i + k + 1] end
+    if after.on ~= num(now[2]) or (now[9] ~= '' and changes_state(A, i, n)) then after['or'], after.fc, after.fs = '', '0', '0' end
+    if after.on == '1' and after.url == '' then return {PRECONDITION, 'a rule without an URL cannot be switched on'} end
+    if next(trust) then after.ti = change_trust(T, Q, trust) end
+    for field, value in pairs(after) do call('HSET', key, field, value) end
+    if after.on ~= num(now[2]) or after.url ~= now[3] then raise_epoch(T, Q) end
+    rule_changed(T, Q)
+    if after.on == '1' and call('EXISTS', T.p .. 'outbox:' .. Q.number) == 1 then make_due(T, num(Q.number), T.ms) end
+    return rule_values(T, Q)
+  end)
+end
 
 -- bucket, queue, new secret, overlap_ms -> the rule.
 register('rule_rotate', {}, function(T, A, i)
@@ -93,6 +114,7 @@ register('rule_delete', {'allow-oom'}, function(T, A, i)
   if not Q then return NO_QUEUE end
   local key, outbox = T.p .. 'rule:' .. Q.number, T.p .. 'outbox:' .. Q.number
   for field, value in pairs(RULE_DEFAULTS) do call('HSET', key, field, value) end
+  call('DEL', T.p .. 'trust:' .. Q.number)
   raise_epoch(T, Q)
   call('HINCRBY', key, 'en', 1)
   T.rules[Q.number] = nil

@@ -157,7 +157,8 @@ local function take(T, Q, group, id, grace)
   local secrets = own and '' or select(2, valid_secrets(T, rule.secrets))
   return {id, group, D.tk, expiry, D.e, D.t, D.a - D.ra, max(D.rs, D.c), D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, secrets,
     timeout, D.ct, D.b, D.tp, job, rule.format, D.rq,
-    own and '' or rule.headers, own and '' or rule.schedule, own and 0 or rule.max_age, own and '' or rule.allowed, own and 0 or rule.store_response}
+    own and '' or rule.headers, own and '' or rule.schedule, own and 0 or rule.max_age, own and '' or rule.allowed, own and 0 or rule.store_response,
+    own and '' or rule.trust}
 end
 
 -- Whether a group may send: its queue is there, and its rule on unless it is of another kind.
@@ -172,10 +173,16 @@ local function group_limit(T, Q, group)
   return group:find(':', 1, true) and GROUP_CONCURRENCY or rule_of(T, Q).concurrency
 end
 
--- count, grace_ms -> next due time, claims.
+-- count, grace_ms -> next due time, claims, certificates and keys of their rules.
 register('claim', {'allow-oom'}, function(T, A, i)
   local count, grace = tonumber(A[i + 1]), tonumber(A[i + 2])
-  local claims, turns = {}, {}
+  local claims, turns, trusts = {}, {}, {}
+  local function add_trust(Q, id) -- of a claimed delivery's rule, once a reply
+    if id == '' or trusts[id] then return end
+    local h = call('HMGET', T.p .. 'trust:' .. Q.number, 'ca', 'crt', 'key')
+    trusts[id] = true
+    trusts[#trusts + 1] = {id, h[1] or '', h[2] or '', h[3] or ''}
+  end
   local groups = call('ZRANGEBYSCORE', T.p .. 'due', '-inf', num(T.ms), 'LIMIT', 0, GROUPS_MAX)
   fetch_breakers(T, groups)
   for k, group in ipairs(groups) do
@@ -198,7 +205,10 @@ register('claim', {'allow-oom'}, function(T, A, i)
       for _, id in ipairs(ids) do
         local claimed = take(T, Q, group, id, grace)
         claims[#claims + 1] = claimed
-        if claimed then breaker_claimed(T, group, claimed[3], claimed[4]) end
+        if claimed then
+          breaker_claimed(T, group, claimed[3], claimed[4])
+          add_trust(Q, claimed[26])
+        end
       end
       call('ZREM', outbox, unpack(ids))
     end
@@ -217,7 +227,7 @@ register('claim', {'allow-oom'}, function(T, A, i)
   if #turns > 0 then call('ZADD', T.p .. 'due', unpack(turns)) end
   local head = call('ZRANGE', T.p .. 'due', 0, 0, 'WITHSCORES')[2]
   if #claims < count then call('SET', T.p .. 'hungry', 1) end
-  return {0, head and floor(tonumber(head)) or 0, claims}
+  return {0, head and floor(tonumber(head)) or 0, claims, trusts}
 end)
 
 -- id, token, url, content type, traceparent, body -> 0.

@@ -218,7 +218,7 @@ local function trash_queue(T, number)
     call('ZREM', T.p .. 'dl:' .. number, id)
   end
   if #deliveries > 0 then return #deliveries end
-  for _, key in ipairs({'q:', 'ready:', 'delayed:', 'running:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'outbox:', 'claims:', 'breaker:'}) do
+  for _, key in ipairs({'q:', 'ready:', 'delayed:', 'running:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'trust:', 'outbox:', 'claims:', 'breaker:'}) do
     call('UNLINK', T.p .. key .. number)
   end
   call('UNLINK', T.p .. 'req:' .. number .. ':0', T.p .. 'req:' .. number .. ':1')

@@ -43,6 +43,7 @@ struct delivery {
   size_t secret_count;
   struct bytes body;
   const struct address_set *allowed; /* of the rule; NULL: the operator's */
+  const struct sender_trust *trust;  /* of the rule; NULL: none of its own */
   bool store_response;
 
   int64_t start_us;
@@ -275,6 +276,7 @@ static void delivery_post(struct delivery *delivery) {
                                    .body = delivery->body.data,
                                    .body_bytes = delivery->body.length,
                                    .allowed = delivery->allowed,
+                                   .trust = delivery->trust,
                                    .keep_response = delivery->store_response,
                                    .timeout_ms = (int)delivery->timeout_ms,
                                    .may_send = may_send};
@@ -335,6 +337,13 @@ static void copy_claim(struct delivery *delivery, const struct store_claim *clai
                           allowed)) /* it was checked when it was set; what is not understood allows nothing */
       allowed->count = 0;
     delivery->allowed = allowed;
+  }
+  if (claim->trust) {
+    struct sender_trust *trust = ARENA_NEW(arena, struct sender_trust);
+    *trust = (struct sender_trust){.ca_certificates = arena_strdup(arena, claim->trust->ca_certificates),
+                                   .client_certificate = arena_strdup(arena, claim->trust->client_certificate),
+                                   .client_key = arena_strdup(arena, claim->trust->client_key)};
+    delivery->trust = trust;
   }
   delivery->secret_count = claim->own_url ? 0 : claim->secret_count;
   delivery->secrets = ARENA_ARRAY(arena, const char *, claim->secret_count + 1);

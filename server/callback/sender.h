@@ -40,6 +40,13 @@ struct sender_header {
   const char *value;
 };
 
+/* PEM; "" where there is none. */
+struct sender_trust {
+  const char *ca_certificates;    /* instead of the sender's bundle */
+  const char *client_certificate; /* with its issuers */
+  const char *client_key;
+};
+
 struct sender_request {
   const char *url;
   const struct sender_header *headers;
@@ -48,6 +55,9 @@ struct sender_request {
   size_t body_bytes;
   /* Narrows what the operator allows beyond the public addresses; NULL: does not. Must live until done runs. */
   const struct address_set *allowed;
+  /* Whom it trusts and as whom it goes; NULL: as the sender does, as nobody. Only requests with the same trust share
+   * connections. Must live until done runs. */
+  const struct sender_trust *trust;
   bool keep_response;
   int timeout_ms; /* DNS, connecting and the answer together; 0: 15 s */
   /* Asked just before the first byte leaves, in the sender's thread; false means CALLBACK_ERROR_CANCELLED. May be NULL.

@@ -20,6 +20,7 @@ struct transfer *transfer_create(const struct sender_request *request, int64_t n
   transfer->timeout_us = (request->timeout_ms ? request->timeout_ms : SENDER_TIMEOUT_MS) * 1000LL;
   transfer->may_send = request->may_send;
   transfer->narrowed = request->allowed;
+  transfer->trust = request->trust;
   if (request->keep_response && !(transfer->kept = malloc(SENDER_RESPONSE_KEPT_MAX)))
     abort();
   transfer->body = request->body;
@@ -228,6 +229,22 @@ static bool set_hooks(struct transfer *transfer) {
          !curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_message);
 }
 
+static bool set_blob(CURL *easy, CURLoption option, const char *pem) {
+  struct curl_blob blob = {.data = (void *)pem, .len = strlen(pem), .flags = CURL_BLOB_COPY};
+  return curl_easy_setopt(easy, option, pem[0] ? &blob : (struct curl_blob *)0) == CURLE_OK;
+}
+
+/* These are part of what curl compares before it takes a kept connection or TLS session again (but for the key, of
+ * which there is one to a certificate), so one that was opened with other ones, or with none, is never used. Own
+ * certificates take the place of the bundle and leave curl's cache of it alone. */
+static bool set_trust(struct transfer *transfer) {
+  static const struct sender_trust none = {"", "", ""};
+  const struct sender_trust *trust = transfer->trust ? transfer->trust : &none;
+  return set_blob(transfer->easy, CURLOPT_CAINFO_BLOB, trust->ca_certificates) &&
+         set_blob(transfer->easy, CURLOPT_SSLCERT_BLOB, trust->client_certificate) &&
+         set_blob(transfer->easy, CURLOPT_SSLKEY_BLOB, trust->client_key);
+}
+
 /* Every one of these is set for every request: the handle still has what the one before it brought. */
 static bool set_request(struct transfer *transfer, long left_ms) {
   CURL *easy = transfer->easy;
@@ -252,7 +269,7 @@ bool transfer_begin(struct transfer *transfer, CURL *easy, const struct sockaddr
     return false;
   }
   bool set = (transfer->url.is_address || write_addresses(transfer, addresses, count)) && set_hooks(transfer) &&
-             set_request(transfer, (long)left_ms);
+             set_trust(transfer) && set_request(transfer, (long)left_ms);
   if (!set)
     transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "curl refused a setting of the request");
   return set;
@@ -291,6 +308,10 @@ static enum callback_error error_of_code(const struct transfer *transfer, CURLco
   case CURLE_TOO_LARGE:
 #endif
     return transfer->connected ? CALLBACK_ERROR_RESPONSE_TOO_LARGE : CALLBACK_ERROR_CANCELLED;
+  case CURLE_RECV_ERROR:
+  case CURLE_SEND_ERROR:
+    /* In TLS 1.3 a receiver refuses the client's certificate when the handshake is over for us. */
+    return strstr(transfer->curl_message, " alert ") ? CALLBACK_ERROR_TLS : CALLBACK_ERROR_RESET;
   default:
     return CALLBACK_ERROR_RESET;
   }

@@ -14,6 +14,7 @@ struct transfer {
   char *kept;                                   /* the beginning of the answer; NULL: not wanted */
   size_t kept_bytes;
   struct sender_loop *loop;
+  const struct sender_trust *trust;
   sender_done *done;
   void *context;
   bool (*may_send)(void *context);

@@ -4,6 +4,7 @@
 #include <strings.h>
 #include <sys/random.h>
 
+#include "server/callback/certificate.h"
 #include "server/callback/schedule.h"
 #include "server/services/callback_handlers.h"
 #include "server/services/convert.h"
@@ -59,11 +60,14 @@ static const struct {
                   {"schedule", RULE_SCHEDULE},
                   {"max_age", RULE_MAX_AGE},
                   {"allowed_cidrs", RULE_ALLOWED},
-                  {"store_response", RULE_STORE_RESPONSE}};
+                  {"store_response", RULE_STORE_RESPONSE},
+                  {"ca_certificates", RULE_CA_CERTIFICATES},
+                  {"client_certificate", RULE_CLIENT_CERTIFICATE},
+                  {"client_key", RULE_CLIENT_KEY}};
 
 #define MASK_NAMES                                                                                                     \
-  "state, url, events, secrets, timeout, format, concurrency, headers, schedule, max_age, allowed_cidrs and "          \
-  "store_response"
+  "state, url, events, secrets, timeout, format, concurrency, headers, schedule, max_age, allowed_cidrs, "             \
+  "store_response, ca_certificates, client_certificate and client_key"
 
 enum { MASK_PATHS = sizeof mask_paths / sizeof mask_paths[0] };
 
@@ -145,6 +149,60 @@ static void read_allowed(struct check *check, const struct field *field, const R
   }
 }
 
+/* Whether it is short enough to be looked at. What is wrong with it is told without its text: it may be a key. */
+static bool check_pem_size(struct check *check, const struct field *field, const char *pem, size_t max) {
+  size_t length = strlen(pem);
+  if (length > max)
+    check_fail(check, field, "has %zu bytes; it must have at most %zu", length, max);
+  return length <= max;
+}
+
+static void read_ca_certificates(struct check *check, const struct field *field, const char *pem) {
+  size_t count;
+  if (!pem[0] || !check_pem_size(check, field, pem, CERTIFICATE_BUNDLE_BYTES_MAX))
+    return;
+  const char *wrong = certificate_check(pem, &count);
+  if (wrong)
+    check_fail(check, field, "%s", wrong);
+}
+
+static void read_client_certificate(struct check *check, const struct field *field, const char *pem, const char *key) {
+  const struct field *certificate_field = FIELD(field, "client_certificate"), *key_field = FIELD(field, "client_key");
+  size_t count;
+  bool short_enough = check_pem_size(check, certificate_field, pem, CERTIFICATE_CHAIN_BYTES_MAX);
+  short_enough &= check_pem_size(check, key_field, key, CERTIFICATE_CHAIN_BYTES_MAX);
+  if (!pem[0] != !key[0]) {
+    check_fail(check, pem[0] ? key_field : certificate_field, "is empty; %s goes with it",
+               pem[0] ? "client_certificate" : "client_key");
+    return;
+  }
+  if (!pem[0] || !short_enough)
+    return;
+  const char *wrong = certificate_check(pem, &count);
+  if (wrong) {
+    check_fail(check, certificate_field, "%s", wrong);
+    return;
+  }
+  wrong = certificate_check_key(pem, key);
+  if (wrong)
+    check_fail(check, key_field, "%s", wrong);
+}
+
+static void read_trust(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
+                       unsigned mask, struct store_rule *read) {
+  const unsigned client = RULE_CLIENT_CERTIFICATE | RULE_CLIENT_KEY;
+  read->trust = (struct store_trust){.ca_certificates = rule->ca_certificates,
+                                     .client_certificate = rule->client_certificate,
+                                     .client_key = rule->client_key};
+  if (mask & RULE_CA_CERTIFICATES)
+    read_ca_certificates(check, FIELD(field, "ca_certificates"), rule->ca_certificates);
+  if ((mask & client) == client)
+    read_client_certificate(check, field, rule->client_certificate, rule->client_key);
+  else if (mask & client)
+    check_fail(check, FIELD(NULL, "update_mask"),
+               "names one of client_certificate and client_key; both change together");
+}
+
 static void read_rule(struct check *check, const struct field *field, const Ringback__V1__CallbackRule *rule,
                       unsigned mask, const struct address_set *allow, struct store_rule *read) {
   memset(read, 0, sizeof *read);
@@ -180,6 +238,7 @@ static void read_rule(struct check *check, const struct field *field, const Ring
     read_schedule(check, FIELD(field, "schedule"), rule, read);
   if (mask & RULE_MAX_AGE)
     read->max_age_ms = check_duration(check, FIELD(field, "max_age"), rule->max_age, MINUTE_MS, SCHEDULE_AGE_MAX_MS, 0);
+  read_trust(check, field, rule, mask, read);
   if (mask & RULE_FORMAT)
     read->format = check_callback_format(check, FIELD(field, "format"), rule->format);
   read->timeout_ms = TIMEOUT_DEFAULT_MS;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "server/base/log.h"
+#include "server/callback/certificate.h"
 #include "server/services/names.h"
 
 Google__Protobuf__Timestamp *convert_time(struct arena *arena, int64_t ms) {
@@ -153,6 +154,19 @@ Ringback__V1__Job *convert_job(struct arena *arena, const char *bucket, const st
   return message;
 }
 
+static void set_trust(struct arena *arena, const struct store_trust *trust, Ringback__V1__CallbackRule *message) {
+  size_t count;
+  struct certificate_summary summary;
+  message->ca_certificates = arena_strdup(arena, trust->ca_certificates);
+  if (trust->ca_certificates[0] && !certificate_check(trust->ca_certificates, &count))
+    message->ca_certificate_count = (int32_t)count;
+  message->client_certificate = arena_strdup(arena, trust->client_certificate);
+  if (!trust->client_certificate[0] || !certificate_describe(trust->client_certificate, &summary))
+    return;
+  message->client_certificate_subject = arena_strdup(arena, summary.subject);
+  message->client_certificate_expire_time = convert_time(arena, summary.expire_ms);
+}
+
 Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_name, const struct store_rule *rule) {
   Ringback__V1__CallbackRule *message = ARENA_NEW(arena, Ringback__V1__CallbackRule);
   ringback__v1__callback_rule__init(message);
@@ -187,6 +201,7 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
     at += length + (at[length] == ',');
   }
   message->store_response = rule->store_response;
+  set_trust(arena, &rule->trust, message);
   message->epoch = rule->epoch;
   message->in_flight_count = rule->in_flight;
   message->breaker_open_until = convert_time(arena, rule->breaker_until_ms);

@@ -434,10 +434,10 @@ class Received:
 
 class Receiver:
     """A real HTTP server. `answers` is what the next requests get, each a status, (status, headers), (status, headers, body) or a
-    function of the handler that does everything itself; afterwards `status`."""
+    function of the handler that does everything itself; afterwards `status`. With `tls` (an SSLContext) it is one of HTTPS."""
 
-    def __init__(self):
-        self.requests, self.answers, self.status = [], [], 200
+    def __init__(self, tls=None):
+        self.requests, self.answers, self.status, self.scheme = [], [], 200, "https" if tls else "http"
         self.arrived = threading.Condition()
         receiver = self
 
@@ -470,6 +470,13 @@ class Receiver:
             daemon_threads = True
             request_queue_size = 128
 
+            def finish_request(self, request, client_address):
+                if tls:
+                    with tls.wrap_socket(request, server_side=True) as secured:
+                        super().finish_request(secured, client_address)
+                else:
+                    super().finish_request(request, client_address)
+
             def handle_error(self, *_):  # a sender that goes away is no news
                 pass
 
@@ -478,7 +485,7 @@ class Receiver:
         self.thread.start()
 
     def url(self, path="/callback"):
-        return f"http://127.0.0.1:{self.server.server_port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.server.server_port}{path}"
 
     def wait(self, count=1, seconds=10, path=None):
         """The requests once there are at least `count` (of that path)."""

@@ -10,8 +10,8 @@
 static struct {
   pid_t pid;
   int in;
-  FILE *out; /* open as long as it runs: it may still be writing */
-  int http, https, dns;
+  FILE *out;                    /* open as long as it runs: it may still be writing */
+  int http, https, mutual, dns; /* ports; `mutual` asks for the certificate client.pem, beside ca */
   char ca[256];
 } receiver;
 
@@ -39,9 +39,9 @@ static inline int start_receiver(void **state) {
   close(out[1]);
   receiver.in = in[1];
   receiver.out = fdopen(out[0], "r");
-  int read = fscanf(receiver.out, "http=%d https=%d dns=%d ca=%255s", &receiver.http, &receiver.https, &receiver.dns,
-                    receiver.ca);
-  return read == 4 ? 0 : -1;
+  int read = fscanf(receiver.out, "http=%d https=%d mutual=%d dns=%d ca=%255s", &receiver.http, &receiver.https,
+                    &receiver.mutual, &receiver.dns, receiver.ca);
+  return read == 5 ? 0 : -1;
 }
 
 static inline int stop_receiver(void **state) {

@@ -1,6 +1,6 @@
 """Receivers of every temper for test_sender and test_dispatcher: HTTP and HTTPS on loopback, and a DNS server for names under .test.
 
-Prints `http=PORT`, `https=PORT`, `dns=PORT`, `ca=FILE`, one a line and an empty line, then serves until its standard input ends.
+Prints `http=PORT`, `https=PORT`, `mutual=PORT` (HTTPS for whoever has client.pem, which lies beside ca), `dns=PORT`, `ca=FILE`, one a line and an empty line, then serves until its standard input ends.
 What the HTTP path does stands in `answer`; what a name resolves to in NAMES.
 """
 import base64
@@ -261,7 +261,7 @@ def self_signed(directory, name, expired=False):
 
 
 def tls_context(directory):
-    """A context that shows the certificate of ok.test unless a name has its own, and the file of those to be trusted."""
+    """A context that shows the certificate of ok.test unless a name has its own, one that asks for client.pem, and the file of those to be trusted."""
     certificates = {name: self_signed(directory, name, name == "expired.test") for name in ("ok.test", "expired.test", "unknown-issuer.test")}
     contexts = {}
     for name, (certificate, key) in certificates.items():
@@ -273,26 +273,31 @@ def tls_context(directory):
             time.sleep(60)
         connection.context = contexts.get(name, contexts["ok.test"])
 
+    mutual = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    mutual.load_cert_chain(*certificates["ok.test"])
+    mutual.load_verify_locations(self_signed(directory, "client")[0])
+    mutual.verify_mode = ssl.CERT_REQUIRED
     contexts["ok.test"].sni_callback = choose
     trusted = os.path.join(directory, "trusted.pem")
     with open(trusted, "w") as out:
         for name in ("ok.test", "expired.test"):
             with open(certificates[name][0]) as file:
                 out.write(file.read())
-    return contexts["ok.test"], trusted
+    return contexts["ok.test"], mutual, trusted
 
 
 def main():
     with tempfile.TemporaryDirectory() as directory:
-        context, certificate = tls_context(directory)
-        plain, secure = listener_on_loopback(), listener_on_loopback()
+        context, mutual_context, certificate = tls_context(directory)
+        plain, secure, mutual = (listener_on_loopback() for _ in range(3))
         dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         dns.bind(("127.0.0.1", 0))
         threading.Thread(target=serve, args=(plain,), daemon=True).start()
         threading.Thread(target=serve, args=(secure, context), daemon=True).start()
+        threading.Thread(target=serve, args=(mutual, mutual_context), daemon=True).start()
         threading.Thread(target=serve_dns, args=(dns,), daemon=True).start()
-        print("http=%d\nhttps=%d\ndns=%d\nca=%s\n" % (plain.getsockname()[1], secure.getsockname()[1], dns.getsockname()[1],
-                                                    certificate), flush=True)
+        print("http=%d\nhttps=%d\nmutual=%d\ndns=%d\nca=%s\n" % (*(s.getsockname()[1] for s in (plain, secure, mutual, dns)), certificate),
+              flush=True)
         sys.stdin.read()
 
 

@@ -306,6 +306,98 @@ static void tls_is_verified(void **state) {
   sender_destroy(sender);
 }
 
+/* A file beside receiver.ca. */
+static const char *read_pem(const char *name) {
+  static char texts[8][8192];
+  static size_t turn;
+  char *text = texts[turn++ % 8], path[320];
+  snprintf(path, sizeof(path), "%.*s/%s", (int)(strrchr(receiver.ca, '/') - receiver.ca), receiver.ca, name);
+  FILE *file = fopen(path, "rb");
+  assert_non_null(file);
+  text[fread(text, 1, sizeof(texts[0]) - 1, file)] = 0;
+  fclose(file);
+  return text;
+}
+
+static struct sender_result post_as(struct sender *sender, const struct sender_trust *trust, const char *host, int port,
+                                    const char *path) {
+  char url[256];
+  snprintf(url, sizeof(url), "https://%s:%d%s", host, port, path);
+  struct outcome outcome = {0};
+  struct sender_request request = request_to(url, 0);
+  request.trust = trust;
+  assert_true(sender_post(sender, &request, keep, &outcome));
+  wait_for(sender, &outcome, 1);
+  return outcome.result;
+}
+
+static void own_certificates_take_the_place_of_the_bundle(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_trust trust = {read_pem("unknown-issuer.test.pem"), "", ""};
+  /* Twice: neither the bundle's cache nor a kept TLS session may make another answer of it. */
+  for (int i = 0; i < 2; i++) {
+    struct sender_result result = post_as(sender, &trust, "unknown-issuer.test", receiver.https, "/close-later");
+    expect(&result, 200, "");
+    result = post_as(sender, 0, "unknown-issuer.test", receiver.https, "/close-later");
+    expect(&result, 0, "tls");
+    result = post_as(sender, 0, "ok.test", receiver.https, "/close-later");
+    expect(&result, 200, "");
+    result = post_as(sender, &trust, "ok.test", receiver.https, "/close-later");
+    expect(&result, 0, "tls");
+  }
+  sender_destroy(sender);
+}
+
+/* In TLS 1.3 the handshake is over when the receiver breaks off, so its alert may be lost with the connection. */
+static void expect_refused(const struct sender_result *result) {
+  if (result->http_status || (result->error != CALLBACK_ERROR_TLS && result->error != CALLBACK_ERROR_RESET))
+    fail_msg("status %d, error \"%s\" (%s)", result->http_status, callback_error_name(result->error), result->message);
+}
+
+static void a_receiver_that_asks_who_calls_is_told(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  struct sender_trust known = {"", read_pem("client.pem"), read_pem("client.key")};
+  struct sender_trust unknown = {"", read_pem("unknown-issuer.test.pem"), read_pem("unknown-issuer.test.key")};
+  struct sender_trust both = {read_pem("ok.test.pem"), known.client_certificate, known.client_key};
+  for (int i = 0; i < 2; i++) {
+    struct sender_result result = post_as(sender, &known, "ok.test", receiver.mutual, "/served");
+    expect(&result, 200 + i, "");
+    result = post_as(sender, 0, "ok.test", receiver.mutual, "/served");
+    expect_refused(&result);
+    result = post_as(sender, &unknown, "ok.test", receiver.mutual, "/served");
+    expect_refused(&result);
+    result = post_as(sender, &both, "ok.test", receiver.mutual, "/served");
+    expect(&result, 200 + i, "");
+  }
+  sender_destroy(sender);
+}
+
+/* The receiver counts what each connection has served. */
+static void a_connection_is_shared_by_equal_trust_only(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("127.0.0.0/8");
+  const struct sender_trust classes[] = {
+      {"", "", ""},
+      {"", read_pem("client.pem"), read_pem("client.key")},
+      {"", read_pem("unknown-issuer.test.pem"), read_pem("unknown-issuer.test.key")},
+      {read_pem("ok.test.pem"), "", ""},
+      {read_pem("ok.test.pem"), read_pem("client.pem"), read_pem("client.key")},
+  };
+  for (int round = 0; round < 3; round++) {
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+      struct sender_result result = post_as(sender, &classes[i], "ok.test", receiver.https, "/served");
+      expect(&result, 200 + round, "");
+      assert_true((result.tls_us > 0) == (round == 0));
+    }
+  }
+  /* NULL is the same as nothing of each. */
+  struct sender_result result = post_as(sender, 0, "ok.test", receiver.https, "/served");
+  expect(&result, 203, "");
+  sender_destroy(sender);
+}
+
 /* libcurl parses it again for every new TLS connection unless all is set just so. */
 static void the_ca_file_is_read_once_and_not_at_every_connection(void **state) {
   (void)state;
@@ -468,6 +560,9 @@ int main(void) {
       cmocka_unit_test(names_that_do_not_resolve_are_dns_failures),
       cmocka_unit_test(a_silent_name_server_stalls_nobody_else),
       cmocka_unit_test(tls_is_verified),
+      cmocka_unit_test(own_certificates_take_the_place_of_the_bundle),
+      cmocka_unit_test(a_receiver_that_asks_who_calls_is_told),
+      cmocka_unit_test(a_connection_is_shared_by_equal_trust_only),
       cmocka_unit_test(the_ca_file_is_read_once_and_not_at_every_connection),
       cmocka_unit_test(a_handshake_that_hangs_ends_in_the_time_for_connecting),
       cmocka_unit_test(connections_are_reused),
