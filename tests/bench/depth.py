@@ -99,5 +99,7 @@ def consume_vs_bullmq(context):
 ROWS = {
     "lease-depth-1m-vs-1k": lease_depth_1m_vs_1k,
     "breadth-10k-vs-1": breadth_10k_vs_1,
+}
+MORE = {
     "consume-vs-bullmq": consume_vs_bullmq,
 }

@@ -1,7 +1,7 @@
 """What every row of the benchmark stands on: its context, alternating rounds with their medians, and the forms results are written in.
 
-A module of tests/bench that measures something has ROWS = {name: function}. Its function takes a Context and answers with a dict, or a
-list of them when it measures more than one thing:
+A module of tests/bench that measures something has ROWS = {name: function}, and in MORE those that --quick leaves out. A function takes a
+Context and answers with a dict, or a list of them when it measures more than one thing:
   ours, other   medians, in `unit`                other_name   what `other` is
   ratio         ours / other                      rounds       how many rounds the medians are of
 and, if it likes, name (in a list: the row's own), better ("more", the default, or "less"), target (a field, ">=" or "<=", a limit:

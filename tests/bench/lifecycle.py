@@ -5,8 +5,9 @@ import frame
 
 CLIENTS = 4
 BATCH = 100
-CONCURRENCY = 16  # jobs that a Worker of BullMQ processes at once
-PIPELINE = 16     # commands that a connection to beanstalkd has under way
+CONCURRENCY = 50  # jobs that a Worker of BullMQ processes at once
+PIPELINE = 64     # commands that a connection to beanstalkd has under way
+CLOSED_PORT = 1
 BACKLOG = 10_000  # jobs that are not yet finished: then producers wait
 
 
@@ -15,11 +16,11 @@ def cycle_options(in_flight=CLIENTS, batch=BATCH):
             "--payload-bytes", frame.PAYLOAD_BYTES]
 
 
-def ours(context, **settings):
+def ours(context, *more, **settings):
     """Jobs a second through submits and Work streams."""
     import services
     with services.ringback(context.directory("s")) as server:
-        return services.load(server.target, "cycle", *cycle_options(**settings), "--warm-up", context.pick("1s", "300ms"),
+        return services.load(server.target, "cycle", *cycle_options(**settings), *more, "--warm-up", context.pick("1s", "300ms"),
                              "--duration", context.pick("4s", "1s"))["perSecond"]
 
 
@@ -37,7 +38,7 @@ def our_costs(context):
 
 
 def bullmq(context, in_flight=CLIENTS, batch=BATCH):
-    """BullMQ's rate, and the µs that Redis and its own processes pay for a job, with what suits it best (see RESULTS.md)."""
+    """BullMQ's rate, and the µs that Redis and its own processes pay for a job, in the way that was fastest."""
     import services
     with services.bare_redis(context.directory("b")) as redis:
         return services.node("bullmq.js", what="lifecycle", socket=str(redis.socket), bytes=frame.PAYLOAD_BYTES, clients=CLIENTS,
@@ -46,8 +47,8 @@ def bullmq(context, in_flight=CLIENTS, batch=BATCH):
 
 
 def all_of_bullmq(context):
-    context.note("BullMQ: four queues' connections add in bulk (100 a call) in one Node process while four Workers, 16 jobs at a time each, "
-                 "process in another; the last 1,000 completed jobs are kept. Adding singly, or one Worker alone, was slower.")
+    context.note(f"BullMQ: {CLIENTS} queues' connections add in bulk ({BATCH} a call) in one Node process while {CLIENTS} Workers, {CONCURRENCY} jobs "
+                 "at a time each, process in another; the last 1,000 completed jobs are kept: the fastest of the ways that were tried.")
     return context.once("bullmq", lambda: frame.alternate(
         context.rounds, lambda: ours(context), lambda: bullmq(context), lambda: our_costs(context)))
 
@@ -88,10 +89,20 @@ def beside_beanstalkd(fsync_ms, name, target=None):
     return row
 
 
+def lifecycle_callback_vs_plain(context):
+    """Life cycles a second in a queue with a callback rule, each end enqueuing its callback, against a queue without"""
+    context.note("`lifecycle-callback-vs-plain`: nobody listens at the URL, so that the row shows what enqueuing costs and not what a receiver does.")
+    return frame.measured(context, lambda: ours(context, "--callback-url", f"http://127.0.0.1:{CLOSED_PORT}/"), lambda: ours(context),
+                          "without a callback", "jobs/s")
+
+
 ROWS = {
     "lifecycle-vs-bullmq": lifecycle_vs_bullmq,
     "lifecycle-vs-beanstalkd": beside_beanstalkd(50, "beanstalkd, binlog synced each 50 ms", ("ratio", ">=", 1.3)),
-    "lifecycle-vs-beanstalkd-memory": beside_beanstalkd(None, "beanstalkd, no binlog"),
     "redis-cpu-vs-bullmq": redis_cpu_vs_bullmq,
+}
+MORE = {
+    "lifecycle-vs-beanstalkd-memory": beside_beanstalkd(None, "beanstalkd, no binlog"),
+    "lifecycle-callback-vs-plain": lifecycle_callback_vs_plain,
     "cpu-vs-bullmq": cpu_vs_bullmq,
 }

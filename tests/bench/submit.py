@@ -58,6 +58,8 @@ def submit_64_vs_bullmq(context):
 ROWS = {
     "submit-64-vs-echo": rates_beside_echo(64, ("ratio", ">=", 0.75)),
     "submit-1-p50-vs-echo": submit_1_p50_vs_echo,
+}
+MORE = {
     "submit-1-vs-echo": rates_beside_echo(1),
     "submit-16-vs-echo": rates_beside_echo(16),
     "submit-256-vs-echo": rates_beside_echo(256),

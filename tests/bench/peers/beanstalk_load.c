@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "server/base/clock.h"
 
@@ -24,7 +23,6 @@
 #define BYTES_MAX 8192
 #define BUFFER_BYTES (1 << 20)
 #define BACKLOG 10000
-#define LATENCY_PAUSE_US 5000
 #define LATENCIES_MAX 100000
 #define WARM_UP_PART 10 /* of latencies, the first of so many are not counted */
 
@@ -205,7 +203,6 @@ static void measure_latency(int64_t duration_us) {
       read_answers(worker);
     ask(worker, false);
     flush(worker);
-    usleep(LATENCY_PAUSE_US);
   }
   size_t skipped = count / WARM_UP_PART, kept = count - skipped;
   if (!kept)

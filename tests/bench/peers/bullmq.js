@@ -131,19 +131,23 @@ const measured = {
     return { rate: all / ((nowUs() - begun) / 1e6) };
   },
 
-  // count jobs, `rate` a second by the clock, concurrency: from add to processor, µs.
+  // count jobs, `rate` a second by the clock (0: the next when the last is completed), concurrency: from add to processor, µs.
   async latency() {
     const spans = [];
     const target = queue();
     const running = worker(parameters.concurrency, async (job) => { spans.push(nowUs() - job.data.at); });
+    let completed = () => {};
+    running.on('completed', () => completed());
     await running.waitUntilReady();
     await target.waitUntilReady();
     await sleep(300);
     const adds = [];
     const begun = nowUs();
     for (let k = 0; k < parameters.count; k += 1) {
-      while (nowUs() < begun + (k * 1e6) / parameters.rate) await sleep(1);
+      while (parameters.rate && nowUs() < begun + (k * 1e6) / parameters.rate) await sleep(1);
+      const over = new Promise((resolve) => { completed = resolve; });
       adds.push(target.add('job', { payload, at: nowUs() })); // not when it was due: Node's timers are no fault of BullMQ
+      if (!parameters.rate) await over;
     }
     await Promise.all(adds);
     while (spans.length < parameters.count) await sleep(5);
