@@ -5,6 +5,7 @@
 
 #include "server/base/log.h"
 #include "server/callback/certificate.h"
+#include "server/callback/schedule.h"
 #include "server/services/names.h"
 
 Google__Protobuf__Timestamp *convert_time(struct arena *arena, int64_t ms) {
@@ -193,7 +194,7 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
   message->schedule = ARENA_ARRAY(arena, Google__Protobuf__Duration *, rule->schedule_count + 1);
   for (size_t i = 0; i < rule->schedule_count; i++)
     message->schedule[message->n_schedule++] = convert_duration(arena, rule->schedule_ms[i]);
-  message->max_age = convert_duration(arena, rule->max_age_ms);
+  message->max_age = convert_duration(arena, rule->max_age_ms ? rule->max_age_ms : SCHEDULE_AGE_MAX_MS);
   message->allowed_cidrs = ARENA_ARRAY(arena, char *, strlen(rule->allowed) / 2 + 1);
   for (const char *at = rule->allowed; *at;) {
     size_t length = strcspn(at, ",");

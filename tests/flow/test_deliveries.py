@@ -322,6 +322,7 @@ def test_waiting_deliveries_are_parked_while_the_rule_is_off(api, queue, receive
 
 def test_a_rule_has_its_own_schedule_and_age(api, queue, receiver):
     receiver.status = 500
+    assert api.set_callback(queue, receiver.url()).max_age.seconds == 72 * 3600
     rule = api.set_callback(queue, receiver.url(), schedule=[duration(1), duration(2)], max_age=duration(60))
     assert [w.seconds for w in rule.schedule] == [1, 2] and rule.max_age.seconds == 60
     run(api, queue)
