@@ -109,7 +109,7 @@ local function stream_id(id)
   return format('%d-%d', ms, seq)
 end
 
--- Whole numbers as Redis takes them: no exponent, no loss. (A quarter of what '%.0f' costs.)
+-- Whole numbers as Redis takes them: no exponent, no loss. (Half of what '%.0f' costs.)
 local function num(n) return format('%d', n) end
 
 -- A command with n values, in parts.
