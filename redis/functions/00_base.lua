@@ -31,6 +31,7 @@
 --   breaker:G     string  the group's circuit breaker, packed (25_breaker.lua); expires
 --   due           zset    groups by when they have something due, or were last served
 --   d:DELIVERY    string  a delivery, packed
+--   body:DELIVERY string  its body, from the first attempt on
 --   dl:Q          zset    a queue's deliveries by sequence
 --   dended:Q      zset    ended deliveries by end time
 --   hungry        string  a dispatcher found too little and wants to be told
@@ -76,7 +77,8 @@ local ATTEMPTS_KEPT = 20        -- in a delivery's log
 local SECRETS_MAX = 5           -- of a rule
 local BREAKER_KEPT_MS = 30 * 60 * 1000 -- after its last change
 local GROUPS_MAX = 64           -- outbox groups that one claim looks at
-local TURN_MAX = 8              -- deliveries that a group gets in its turn
+local TURN_MAX = 8              -- deliveries that a group gets in its turn while others wait for theirs
+local CLAIM_BYTES_MAX = 1024 * 1024 -- of records and bodies that one claim answers with
 
 local HEAD = '>BBBBHHI4I6I6I4I4BI4'
 local HEAD_SIZE = 37
@@ -175,25 +177,20 @@ end
 
 -- A delivery: s state, q queue's number, j job (raw id, '' for a test), e event, a attempts, c created, nx next attempt, tk claim token,
 -- hs http status, t 1 for a test, sq sequence, la last attempt, ld its duration, g group, ec error class, em error message, u url, ct content
--- type ('' until the body is rendered), tp traceparent, b body, l its last attempts: number, start, address, status, class, message,
+-- type ('' until the body is rendered), tp traceparent, b '' (once the body, which has a key of its own: steps that do not need it are cheaper), l its last attempts: number, start, address, status, class, message,
 -- microseconds of DNS, connect, TLS, first byte and total, next attempt and why; rs when it was last put back to be sent again (0: never), ra
 -- its attempts until then; rq its number among the rule's own that are sent (0: not one); ab
 -- its claims in a row that ran out; rb the beginning of the last answer, where the rule wants it kept.
-local DELIVERY = {'s', 'q', 'j', 'e', 'a', 'c', 'nx', 'tk', 'hs', 't', 'sq', 'la', 'ld', 'g', 'ec', 'em', 'u', 'ct', 'tp', 'b', 'l', 'rs', 'ra', 'rq', 'ab',
-  'rb'}
-
 local function delivery_encode(D)
-  local values = {}
-  for k = 1, #DELIVERY do values[k] = D[DELIVERY[k]] end
-  return cmsgpack.pack(values)
+  return cmsgpack.pack({D.s, D.q, D.j, D.e, D.a, D.c, D.nx, D.tk, D.hs, D.t, D.sq, D.la, D.ld, D.g, D.ec, D.em, D.u, D.ct, D.tp, D.b, D.l, D.rs, D.ra,
+    D.rq, D.ab, D.rb})
 end
 
 local function delivery_decode(bytes)
-  local values, D = cmsgpack.unpack(bytes), {}
-  for k = 1, #DELIVERY do D[DELIVERY[k]] = values[k] end
-  D.l, D.rs, D.ra, D.rq = D.l or {}, D.rs or 0, D.ra or 0, D.rq or 0
-  D.ab, D.rb = D.ab or 0, D.rb or ''
-  return D
+  local v = cmsgpack.unpack(bytes)
+  return {s = v[1], q = v[2], j = v[3], e = v[4], a = v[5], c = v[6], nx = v[7], tk = v[8], hs = v[9], t = v[10], sq = v[11], la = v[12], ld = v[13],
+    g = v[14], ec = v[15], em = v[16], u = v[17], ct = v[18], tp = v[19], b = v[20], l = v[21] or {}, rs = v[22] or 0, ra = v[23] or 0,
+    rq = v[24] or 0, ab = v[25] or 0, rb = v[26] or ''}
 end
 
 -- --- the unit of work ----------------------------------------------------------------------------

@@ -132,10 +132,10 @@ register('redeliver_dead', {}, function(T, A, i)
   return {0, count, position}
 end)
 
--- Takes a delivery of a group for one attempt. Returns what decode_claim of store_callbacks.c reads.
+-- Takes a delivery of a group for one attempt. Returns what decode_claim of store_callbacks.c reads, and about how many bytes that is.
 local function take(T, Q, group, id, grace)
   local D = delivery(T, id)
-  if not D then return nil end
+  if not D then return nil, 0 end
   local rule = rule_of(T, Q)
   local own = D.t == 0 and group:find(':', 1, true) ~= nil
   local timeout = own and 15000 or rule.timeout
@@ -147,18 +147,19 @@ local function take(T, Q, group, id, grace)
   save_delivery(T, id, D)
   add_to(T, T.p .. 'claims:' .. group, expiry, id)
   mark(T, 'C' .. group, expiry)
-  local job = {}
+  local job, body, bytes = {}, D.b, 0
+  if D.ct ~= '' then body = call('GET', T.p .. 'body:' .. id) or body end
   if D.t == 1 then
     job = {Q.name, Q.id}
   elseif D.ct == '' then
     local R = record(T, D.j)
-    if R then add_job(T, job, Q, D.j, R) end
+    if R then bytes = add_job(T, job, Q, D.j, R) end
   end
   local secrets = own and '' or select(2, valid_secrets(T, rule.secrets))
   return {id, group, D.tk, expiry, D.e, D.t, D.a - D.ra, max(D.rs, D.c), D.sq, Q.bucket, own and D.u or rule.url, own and 1 or 0, secrets,
-    timeout, D.ct, D.b, D.tp, job, rule.format, D.rq,
+    timeout, D.ct, body, D.tp, job, rule.format, D.rq,
     own and '' or rule.headers, own and '' or rule.schedule, own and 0 or rule.max_age, own and '' or rule.allowed, own and 0 or rule.store_response,
-    own and '' or rule.trust}
+    own and '' or rule.trust}, bytes + #body
 end
 
 -- Whether a group may send: its queue is there, and its rule on unless it is of another kind.
@@ -176,7 +177,7 @@ end
 -- count, grace_ms -> next due time, claims, certificates and keys of their rules.
 register('claim', {'allow-oom'}, function(T, A, i)
   local count, grace = tonumber(A[i + 1]), tonumber(A[i + 2])
-  local claims, turns, trusts = {}, {}, {}
+  local claims, turns, trusts, bytes = {}, {}, {}, 0
   local function add_trust(Q, id) -- of a claimed delivery's rule, once a reply
     if id == '' or trusts[id] then return end
     local h = call('HMGET', T.p .. 'trust:' .. Q.number, 'ca', 'crt', 'key')
@@ -185,15 +186,17 @@ register('claim', {'allow-oom'}, function(T, A, i)
   end
   local groups = call('ZRANGEBYSCORE', T.p .. 'due', '-inf', num(T.ms), 'LIMIT', 0, GROUPS_MAX)
   fetch_breakers(T, groups)
+  -- Where few groups wait, each gets more at once.
+  local turn = max(TURN_MAX, floor(count / #groups))
   for k, group in ipairs(groups) do
-    if #claims >= count then break end
+    if #claims >= count or bytes >= CLAIM_BYTES_MAX then break end
     local Q = group_queue(T, group)
     local outbox = T.p .. 'outbox:' .. group
     local room = Q and group_limit(T, Q, group) - call('ZCARD', T.p .. 'claims:' .. group) or 0
     local tries, again_at = breaker_room(T, group)
     room = min(room, tries)
     -- One more than is taken tells when the group is due next.
-    local most = min(room, min(count - #claims, TURN_MAX))
+    local most = min(room, min(count - #claims, turn))
     local heads = room > 0 and call('ZRANGE', outbox, 0, most, 'WITHSCORES') or {}
     local ids = {}
     for h = 1, min(#heads / 2, most) do
@@ -202,9 +205,13 @@ register('claim', {'allow-oom'}, function(T, A, i)
     end
     if #ids > 0 then
       fetch_deliveries(T, ids)
-      for _, id in ipairs(ids) do
-        local claimed = take(T, Q, group, id, grace)
-        claims[#claims + 1] = claimed
+      for h, id in ipairs(ids) do
+        if bytes >= CLAIM_BYTES_MAX then
+          for rest = #ids, h, -1 do ids[rest] = nil end
+          break
+        end
+        local claimed, size = take(T, Q, group, id, grace)
+        claims[#claims + 1], bytes = claimed, bytes + size
         if claimed then
           breaker_claimed(T, group, claimed[3], claimed[4])
           add_trust(Q, claimed[26])
@@ -235,7 +242,8 @@ register('freeze', {'allow-oom'}, function(T, A, i)
   local D = delivery(T, A[i + 1])
   if not D or D.s ~= SENDING or D.tk ~= tonumber(A[i + 2]) then return {PRECONDITION, 'the claim is no longer current'} end
   if D.ct ~= '' then return {0} end
-  D.u, D.ct, D.tp, D.b = A[i + 3], A[i + 4], A[i + 5], A[i + 6]
+  D.u, D.ct, D.tp = A[i + 3], A[i + 4], A[i + 5]
+  write_pair(T, 'MSET', nil, T.p .. 'body:' .. A[i + 1], A[i + 6])
   save_delivery(T, A[i + 1], D)
   return {0}
 end, 1, 6)

@@ -107,7 +107,7 @@ local function on_deliveries(T, member)
   else ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms - DELIVERIES_KEPT_MS), 'LIMIT', 0, SLICE) end
   if #ids > 0 then
     local keys = {}
-    for k, id in ipairs(ids) do keys[k] = T.p .. 'd:' .. id end
+    for k, id in ipairs(ids) do keys[2 * k - 1], keys[2 * k] = T.p .. 'd:' .. id, T.p .. 'body:' .. id end
     call('UNLINK', unpack(keys))
     call('ZREM', T.p .. 'dl:' .. number, unpack(ids))
     call('ZREM', set, unpack(ids))
@@ -213,7 +213,7 @@ local function trash_queue(T, number)
       for _, set in ipairs({'outbox:', 'claims:'}) do call('ZREM', T.p .. set .. D.g, id) end
       call('ZREM', T.p .. 'due', D.g)
       call('ZREM', T.p .. 'timers', 'C' .. D.g)
-      call('UNLINK', T.p .. 'd:' .. id, T.p .. 'breaker:' .. D.g)
+      call('UNLINK', T.p .. 'd:' .. id, T.p .. 'body:' .. id, T.p .. 'breaker:' .. D.g)
     end
     call('ZREM', T.p .. 'dl:' .. number, id)
   end

@@ -99,6 +99,12 @@ static void delivery_drop(struct delivery *delivery, const char *why) {
   delivery_end(delivery);
 }
 
+/* The store did not answer. */
+static void retry_later(struct delivery *delivery) {
+  delivery->retry_at_us = clock_monotonic_us() + STORE_RETRY_MS * 1000;
+  delivery->set->retries++;
+}
+
 /* --- settling --- */
 
 void delivery_set_due(struct delivery_set *set, unsigned partition, int64_t due_ms) {
@@ -119,7 +125,7 @@ static void tell_breaker(struct delivery *delivery, enum store_breaker breaker) 
 static void on_settled(void *context, const struct store_error *error, enum store_breaker breaker) {
   struct delivery *delivery = context;
   if (error->code == STORE_UNAVAILABLE) {
-    delivery->retry_at_us = clock_monotonic_us() + STORE_RETRY_MS * 1000;
+    retry_later(delivery);
     return;
   }
   if (error->code)
@@ -132,7 +138,6 @@ static void on_settled(void *context, const struct store_error *error, enum stor
 
 static void settle_send(struct delivery *delivery) {
   delivery->phase = PHASE_SETTLING;
-  delivery->retry_at_us = 0;
   delivery->set->store_calls++;
   store_settle(delivery->set->store, delivery->partition, &delivery->settlement, on_settled, delivery);
 }
@@ -291,14 +296,13 @@ static void on_frozen(void *context, const struct store_error *error) {
   if (!error->code)
     delivery_post(delivery);
   else if (error->code == STORE_UNAVAILABLE && clock_monotonic_us() < delivery->deadline_us)
-    delivery->retry_at_us = clock_monotonic_us() + STORE_RETRY_MS * 1000;
+    retry_later(delivery);
   else
     delivery_drop(delivery, error->reason);
 }
 
 static void freeze_send(struct delivery *delivery) {
   delivery->phase = PHASE_FREEZING;
-  delivery->retry_at_us = 0;
   delivery->set->store_calls++;
   store_freeze(delivery->set->store, delivery->partition, delivery->id, delivery->claim_token, delivery->url,
                delivery->content_type, delivery->traceparent, delivery->body, on_frozen, delivery);
@@ -363,26 +367,31 @@ void delivery_begin(struct delivery_set *set, const struct store_claim *claim, i
     delivery_post(delivery);
     return;
   }
+  /* Rendering takes several times what stays: the delivery, which may be in hand for long, keeps only that. */
   struct claim_body body;
-  const char *error = claim_body_render(delivery->arena, claim, redis_ms(set, clock_monotonic_us()), &body);
+  arena_reset(set->scratch);
+  const char *error = claim_body_render(set->scratch, claim, redis_ms(set, clock_monotonic_us()), &body);
   if (error) {
     delivery->settlement.start_ms = redis_ms(set, clock_monotonic_us());
     settle_failure(delivery, CALLBACK_ERROR_CANCELLED, error, -1, true);
     settle_send(delivery);
     return;
   }
-  delivery->body = body.bytes;
-  delivery->content_type = body.content_type;
-  delivery->traceparent = body.traceparent;
-  delivery->url = body.url == claim->url ? delivery->url : body.url;
+  delivery->body = (struct bytes){arena_copy(delivery->arena, body.bytes.data, body.bytes.length), body.bytes.length};
+  delivery->content_type = arena_strdup(delivery->arena, body.content_type);
+  delivery->traceparent = arena_strdup(delivery->arena, body.traceparent);
+  if (body.url != claim->url)
+    delivery->url = arena_strdup(delivery->arena, body.url);
   freeze_send(delivery);
 }
 
 void delivery_retry_store(struct delivery_set *set, int64_t now_us) {
-  for (struct delivery *delivery = set->first, *next; delivery; delivery = next) {
+  for (struct delivery *delivery = set->first, *next; delivery && set->retries; delivery = next) {
     next = delivery->next;
     if (!delivery->retry_at_us || delivery->retry_at_us > now_us)
       continue;
+    delivery->retry_at_us = 0;
+    set->retries--;
     if (delivery->phase == PHASE_FREEZING)
       freeze_send(delivery);
     else
@@ -399,4 +408,6 @@ void delivery_drop_all(struct delivery_set *set) {
     arena_destroy(delivery->arena);
     free(delivery);
   }
+  arena_destroy(set->scratch);
+  set->scratch = 0;
 }

@@ -19,7 +19,9 @@
 struct delivery_set {
   struct store *store;
   struct sender *sender;
+  struct arena *scratch;      /* of the body being rendered */
   size_t count;               /* in hand */
+  size_t retries;             /* of them wait to ask the store again */
   struct delivery *first;     /* all of them */
   struct delivery *idle;      /* kept for the next ones */
   int64_t due_ms[PARTITIONS]; /* Redis's clock: when a partition's next delivery is due; 0: not known */

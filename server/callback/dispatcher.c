@@ -13,12 +13,13 @@
 #include <sys/random.h>
 
 #include "redis/store_callbacks.h"
+#include "server/base/arena.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/callback/delivery.h"
 #include "server/callback/sender.h"
 
-#define CLAIM_COUNT_MAX 32
+#define CLAIM_COUNT_MAX 64
 #define STORE_WAIT_MS 1000
 #define STORE_PAUSE_MS 250 /* after the store did not answer */
 #define POLL_BUSY_MS 250   /* the longest sleep while the store owes an answer */
@@ -26,6 +27,7 @@
 #define RECONNECT_POLL_MS 100
 #define RESCAN_MS 10000
 #define EMPTY_CLAIM_PAUSE_MS 10
+#define STALL_US 50000 /* a turn that took longer kept everything in hand waiting */
 _Static_assert(PARTITIONS == 64, "notified is a word of 64 bits");
 
 struct partition {
@@ -48,6 +50,7 @@ struct dispatcher {
 
   pthread_t thread;
   bool joined;
+  _Atomic uint64_t turns, turn_us_max, stalls;
   _Atomic uint64_t notified;      /* a bit a partition */
   _Atomic int64_t drain_until_us; /* 0: not draining */
 };
@@ -166,6 +169,16 @@ static int poll_timeout_ms(const struct dispatcher *dispatcher, int64_t now_us) 
   return (int)timeout_ms;
 }
 
+/* A turn is what happens between two waits. */
+static void count_turn(struct dispatcher *dispatcher, int64_t turn_us) {
+  uint64_t us = turn_us > 0 ? (uint64_t)turn_us : 0;
+  atomic_fetch_add_explicit(&dispatcher->turns, 1, memory_order_relaxed);
+  if (us > STALL_US)
+    atomic_fetch_add_explicit(&dispatcher->stalls, 1, memory_order_relaxed);
+  if (us > atomic_load_explicit(&dispatcher->turn_us_max, memory_order_relaxed))
+    atomic_store_explicit(&dispatcher->turn_us_max, us, memory_order_relaxed);
+}
+
 static void run_once(struct dispatcher *dispatcher) {
   struct delivery_set *set = &dispatcher->set;
   int64_t now_us = clock_monotonic_us();
@@ -186,8 +199,9 @@ static void run_once(struct dispatcher *dispatcher) {
   int timeout_ms = poll_timeout_ms(dispatcher, clock_monotonic_us());
   if (calls != set->store_calls)
     timeout_ms = 0;
-  sender_poll(set->sender, &redis, fd >= 0, timeout_ms);
+  int64_t waited_us = sender_poll(set->sender, &redis, fd >= 0, timeout_ms);
   store_ready(set->store);
+  count_turn(dispatcher, clock_monotonic_us() - now_us - waited_us);
 }
 
 static bool is_finished(const struct dispatcher *dispatcher) {
@@ -227,9 +241,11 @@ struct dispatcher *dispatcher_create(const struct dispatcher_options *options) {
     return 0;
   }
   set->store = store_create(options->redis);
+  set->scratch = arena_create();
   if (pthread_create(&dispatcher->thread, 0, run, dispatcher) != 0) {
     store_destroy(set->store);
     sender_destroy(set->sender);
+    arena_destroy(set->scratch);
     free(dispatcher);
     return 0;
   }
@@ -279,7 +295,10 @@ void dispatcher_metrics(const struct dispatcher *dispatcher, struct dispatcher_m
                                          .dropped = read_counter(&set->dropped),
                                          .breakers_opened = read_counter(&set->breakers_opened),
                                          .breakers_closed = read_counter(&set->breakers_closed),
-                                         .attempt_ms = read_counter(&set->attempt_ms)};
+                                         .attempt_ms = read_counter(&set->attempt_ms),
+                                         .turns = read_counter(&dispatcher->turns),
+                                         .turn_us_max = read_counter(&dispatcher->turn_us_max),
+                                         .stalls = read_counter(&dispatcher->stalls)};
   for (size_t i = 0; i < CALLBACK_ERROR_COUNT; i++)
     metrics->errors[i] = read_counter(&set->errors[i]);
 }

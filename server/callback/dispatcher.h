@@ -29,7 +29,7 @@ struct dispatcher_options {
   size_t in_flight_max;    /* deliveries in hand at once; 0: DISPATCHER_IN_FLIGHT_DEFAULT */
 };
 
-/* Counts since the start, but in_flight. */
+/* Counts since the start, but in_flight and turn_us_max. */
 struct dispatcher_metrics {
   uint64_t in_flight;
   uint64_t claimed;  /* deliveries taken from the outbox */
@@ -41,6 +41,7 @@ struct dispatcher_metrics {
   uint64_t breakers_opened, breakers_closed; /* by settlements of this dispatcher */
   uint64_t attempt_ms;                       /* the attempts' durations together */
   uint64_t errors[CALLBACK_ERROR_COUNT];     /* failed attempts by class */
+  uint64_t turns, turn_us_max, stalls;       /* of the loop; the longest since the start; those over 50 ms */
 };
 
 /* Starts the thread. NULL when curl, c-ares or the thread cannot be set up. */

@@ -225,7 +225,7 @@ static void finish_all(struct sender *sender) {
   finish_ended(sender);
 }
 
-void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms) {
+int64_t sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms) {
   enum { OWN = 2, MOST = OWN + SENDER_EXTRA_FDS_MAX + RESOLVER_FDS_MAX };
   struct pollfd fds[MOST];
   assert(extra_count <= SENDER_EXTRA_FDS_MAX);
@@ -244,6 +244,7 @@ void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count
     timeout_ms = 0;
   timeout_ms = resolver_timeout_ms(sender->resolver, now_us, timeout_ms);
   timeout_ms = sender_loop_timeout_ms(sender->loop, now_us, timeout_ms);
+  int64_t wait_us = clock_monotonic_us();
   if (poll(fds, OWN + extra_count + name_count, timeout_ms) < 0)
     for (size_t i = 0; i < OWN + extra_count + name_count; i++)
       fds[i].revents = 0;
@@ -254,11 +255,13 @@ void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count
   if (fds[1].revents)
     (void)!read(sender->wakeup, &count, sizeof(count));
   now_us = clock_monotonic_us();
+  wait_us = now_us - wait_us;
   resolver_process(sender->resolver, names, name_count, now_us);
   if (fds[0].revents)
     sender_loop_run_sockets(sender->loop);
   sender_loop_run_timers(sender->loop, now_us);
   finish_all(sender);
+  return wait_us;
 }
 
 void sender_wakeup(struct sender *sender) {

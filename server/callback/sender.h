@@ -89,8 +89,8 @@ void sender_destroy(struct sender *sender);
 bool sender_post(struct sender *sender, const struct sender_request *request, sender_done *done, void *context);
 
 /* Waits up to timeout_ms for transfers, for the extra descriptors (as poll does; at most SENDER_EXTRA_FDS_MAX) or for a
- * wake-up, and moves everything along. A done may post again. */
-void sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms);
+ * wake-up, and moves everything along. A done may post again. Returns the microseconds that it waited. */
+int64_t sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_count, int timeout_ms);
 
 /* Ends a sender_poll, this one or the next. From any thread. */
 void sender_wakeup(struct sender *sender);

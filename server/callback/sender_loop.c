@@ -13,7 +13,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 
-#define EVENTS_MAX 256 /* sockets that one turn serves; the rest waits for the next one */
+#define EVENTS_MAX 32 /* sockets that one turn serves: short turns keep Redis and this thread both at work */
 #define SOCKETS_FIRST 1024
 
 struct watch {

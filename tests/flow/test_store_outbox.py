@@ -39,7 +39,11 @@ class Breaker:
             return None
         return 0 if now < max(self.until, self.probe_ends) else 1
 
-    def settled(self, now, token, good):
+    def settled(self, now, token, good, cancelled=False):
+        if cancelled:  # it says nothing of the endpoint, but the next probe may go
+            if self.until and token == self.probe:
+                self.probe, self.probe_ends = None, 0
+            return
         if good:
             if self.until:
                 self.__init__()
@@ -194,12 +198,13 @@ class Outbox:
             class_ = "" if state == DELIVERED else "timeout"
             was_open = self.breaker(delivery.group).until
             answer = self.library.call("settle", delivery.id, delivery.token, state, 200, class_, "", self.now, 5, next_, *ATTEMPT)
-            self.breaker(delivery.group).settled(self.now, delivery.token, state == DELIVERED)
+            rule_gone = state == PENDING and ":" not in delivery.group and not self.rule["url"]
+            self.breaker(delivery.group).settled(self.now, delivery.token, state == DELIVERED, rule_gone)
             is_open = self.breaker(delivery.group).until
             assert answer == [OK, 0 if is_open == was_open else 1 if is_open else 2]
             delivery.attempts += 1
             delivery.abandoned = 0
-            if state == PENDING and ":" not in delivery.group and not self.rule["url"]:
+            if rule_gone:
                 state = DEAD
             delivery.state, delivery.next = state, next_ if state == PENDING else 0
             delivery.ended = 0 if state == PENDING else self.now
@@ -495,3 +500,63 @@ def test_the_last_claim_of_a_rule_that_is_off_is_told(library):  # noqa: F811
     assert library.call("rule_get", "a", "q")[15] == 0
     assert told() == [b"r 0 %d" % outbox.number]
     assert library.call("claim", 64, 2000)[2] == [], "the rule is off"
+
+
+def pending_callbacks(library, name, count, spec=b"spec", rule=("http://x/", 256)):
+    """A queue with so many callbacks due."""
+    settings = {"head_start": 0, "max_size": 100000, "max_concurrent": 100000, "lease": 10 ** 8, "max_attempts": 3, "min_backoff": 1,
+                "max_backoff": 1, "keep_ms": KEEP_MS, "keep_count": 100000, "idempotency": 1000}
+    library.call("queue_create", "a", name, 1, pack_settings(settings))
+    library.call("rule_update", "a", name, "", "on", 1, "url", rule[0], "cc", rule[1])
+    head = pack_job(0, 0)[:33]
+    library.call("submit", "a", name, 1, "", b"0" * 8, *[head + len(spec).to_bytes(4, "big") + b"T" + spec] * count)
+    jobs = library.call("lease", "a", count, "w", 0, name)[2]
+    library.call("finish", "a", *[value for k in range(0, len(jobs), 9) for value in (jobs[k + 2], jobs[k], "s", 0, "Success", "", b"")])
+    library.advance(1)
+
+
+def groups_of(answer):
+    counts = {}
+    for values in answer[2]:
+        counts[values[1]] = counts.get(values[1], 0) + 1
+    return sorted(counts.values())
+
+
+def test_a_claim_shares_its_turns_among_those_who_wait(library):  # noqa: F811
+    pending_callbacks(library, "q1", 200)
+    assert groups_of(library.call("claim", 100, 2000)) == [100]
+    pending_callbacks(library, "q2", 100)
+    library.advance(1000)
+    assert groups_of(library.call("claim", 100, 2000)) == [50, 50]
+    for k in range(30):
+        pending_callbacks(library, f"other{k}", 20)
+    library.advance(1000)
+    assert max(groups_of(library.call("claim", 100, 2000))) == 8
+
+
+def test_a_claim_answers_with_about_a_megabyte(library):  # noqa: F811
+    pending_callbacks(library, "q", 50, spec=bytes(60000))
+    total = 0
+    for _ in range(4):
+        library.advance(1)
+        answer = library.call("claim", 100, 2000)
+        assert sum(len(values[17][3]) for values in answer[2]) < 1024 * 1024 + 70000
+        total += len(answer[2])
+    assert total == 50
+
+
+def test_a_frozen_body_comes_with_the_next_claim_and_leaves_with_its_delivery(library):  # noqa: F811
+    pending_callbacks(library, "q", 1)
+    (first,) = library.call("claim", 1, 2000)[2]
+    assert library.call("freeze", first[0], first[2], "http://x/", "text/xml", "", b"<xml/>") == [OK]
+    assert library.call("freeze", first[0], first[2], "http://x/", "text/xml", "", b"<other/>") == [OK]
+    assert library.call("settle", first[0], first[2], PENDING, 500, "status_5xx", "", library.now, 5, library.now + 10, *ATTEMPT)[0] == OK
+    library.advance(20)
+    (second,) = library.call("claim", 1, 2000)[2]
+    assert (second[0], second[14], second[15], second[17]) == (first[0], b"text/xml", b"<xml/>", [])
+    assert library.call("settle", second[0], second[2], DELIVERED, 200, "", "", library.now, 5, 0, *ATTEMPT)[0] == OK
+    assert library.redis.get(f"{PARTITION}body:{first[0].decode()}") == b"<xml/>"
+    library.advance(KEEP_MS_DELIVERIES + 1000)
+    for _ in range(5):
+        library.call("sweep")
+    assert not library.redis.keys("*body:*") and not library.redis.keys(f"{PARTITION}d:*")
