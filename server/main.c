@@ -18,19 +18,39 @@
 
 enum { EXIT_WRONG_OPTIONS = 2, TICK_MS = 1000, DRAIN_LOOK_MS = 50 };
 
+#define OTHER_DESCRIPTORS_MIN 256 /* of calls, Redis, files; a client connection takes one */
+
 static int wrong(const char *message) {
   fprintf(stderr, "ringbackd: %s\n", message);
   return EXIT_WRONG_OPTIONS;
 }
 
-/* Every connection is a descriptor. */
-static void raise_descriptor_limit(void) {
+/* Every connection and every callback under way is a descriptor. Returns how many there may be. */
+static unsigned long long raise_descriptor_limit(void) {
   struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max)
-    return;
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-    log_event(LOG_WARN, "the limit of open files cannot be raised", log_number("errno", errno));
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return 0;
+  if (limit.rlim_cur < limit.rlim_max) {
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+      log_event(LOG_WARN, "the limit of open files cannot be raised", log_number("errno", errno));
+      return before;
+    }
+  }
+  return limit.rlim_cur;
+}
+
+/* False, with the reason in `message`, when the callbacks alone would use all of them up. */
+static bool raise_limits(const struct options *options, char *message, size_t size) {
+  unsigned long long most = raise_descriptor_limit();
+  unsigned long long needed = (unsigned long long)options->callback_concurrency + OTHER_DESCRIPTORS_MIN;
+  if (most >= needed)
+    return true;
+  snprintf(message, size,
+           "--callback-concurrency %lld needs %llu open files, and at most %llu are allowed (ulimit -Hn)",
+           (long long)options->callback_concurrency, needed, most);
+  return false;
 }
 
 /* The set that main waits for, blocked in every thread that starts later. */
@@ -86,7 +106,6 @@ static void drain_daemon(struct daemon *daemon, const sigset_t *set) {
 
 static int run(const struct daemon_config *config) {
   sigset_t set = block_signals();
-  raise_descriptor_limit();
   struct daemon *daemon = daemon_start(config);
   if (!daemon)
     return is_end(wait_for_signal(&set, 0)) ? 0 : 1;
@@ -142,7 +161,7 @@ int main(int argc, char **argv) {
   }
   log_configure((enum log_level)options.log_level, options.log_json != 0);
   struct daemon_config config = {.options = NULL};
-  if (read_config(&options, &config, message, sizeof message))
+  if (!raise_limits(&options, message, sizeof message) || read_config(&options, &config, message, sizeof message))
     return wrong(message);
   int status = run(&config);
   redis_target_clear(&config.redis);

@@ -47,6 +47,8 @@ static const struct {
      offsetof(struct metrics, dispatcher.turns)},
     {"ringback_callbacks_loop_turn_us_max", "gauge", "Its longest turn since the start, in microseconds.",
      offsetof(struct metrics, dispatcher.turn_us_max)},
+    {"ringback_callbacks_loop_turn_cpu_us_max", "gauge", "The most processor time that a turn took, in microseconds.",
+     offsetof(struct metrics, dispatcher.turn_cpu_us_max)},
     {"ringback_callbacks_loop_stalls_total", "counter", "Its turns that took longer than 50 ms.",
      offsetof(struct metrics, dispatcher.stalls)},
     {"ringback_sweep_slices_total", "counter", "Slices of upkeep done.", offsetof(struct metrics, sweep_slices)},

@@ -29,7 +29,7 @@ struct dispatcher_options {
   size_t in_flight_max;    /* deliveries in hand at once; 0: DISPATCHER_IN_FLIGHT_DEFAULT */
 };
 
-/* Counts since the start, but in_flight and turn_us_max. */
+/* Counts since the start, but in_flight and the longest turns. */
 struct dispatcher_metrics {
   uint64_t in_flight;
   uint64_t claimed;  /* deliveries taken from the outbox */
@@ -38,10 +38,10 @@ struct dispatcher_metrics {
   uint64_t retried; /* failed and due again */
   uint64_t dead;
   uint64_t dropped; /* claims lost before the first byte, or abandoned at a drain's end: tried again without counting */
-  uint64_t breakers_opened, breakers_closed; /* by settlements of this dispatcher */
-  uint64_t attempt_ms;                       /* the attempts' durations together */
-  uint64_t errors[CALLBACK_ERROR_COUNT];     /* failed attempts by class */
-  uint64_t turns, turn_us_max, stalls;       /* of the loop; the longest since the start; those over 50 ms */
+  uint64_t breakers_opened, breakers_closed;            /* by settlements of this dispatcher */
+  uint64_t attempt_ms;                                  /* the attempts' durations together */
+  uint64_t errors[CALLBACK_ERROR_COUNT];                /* failed attempts by class */
+  uint64_t turns, turn_us_max, turn_cpu_us_max, stalls; /* of the loop; the longest; those over 50 ms */
 };
 
 /* Starts the thread. NULL when curl, c-ares or the thread cannot be set up. */

@@ -13,7 +13,8 @@
 #include "server/callback/sender_loop.h"
 
 struct transfer *transfer_create(const struct sender_request *request, int64_t now_us) {
-  struct transfer *transfer = calloc(1, sizeof(*transfer));
+  size_t length = strlen(request->url);
+  struct transfer *transfer = calloc(1, sizeof(*transfer) + length + 1);
   if (!transfer)
     abort();
   transfer->start_us = now_us;
@@ -26,7 +27,6 @@ struct transfer *transfer_create(const struct sender_request *request, int64_t n
   transfer->body = request->body;
   transfer->body_bytes = request->body_bytes;
   transfer->result.retry_after_ms = -1;
-  size_t length = strlen(request->url);
   const char *error = url_parse(request->url, length, &transfer->url);
   if (error) {
     transfer_stop(transfer, CALLBACK_ERROR_BLOCKED_ADDRESS, "the URL %s", error);
@@ -197,8 +197,8 @@ static const struct number_setting number_settings[] = {
     {CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2},
     {CURLOPT_SSL_VERIFYPEER, 1},
     {CURLOPT_SSL_VERIFYHOST, 2},
-    /* Answers are short and dropped. */
-    {CURLOPT_BUFFERSIZE, 4096},
+    /* Answers are short and dropped; every handle has one of these. */
+    {CURLOPT_BUFFERSIZE, 2048},
     /* Over TLS a body goes through this buffer, one a request in flight; curl takes no smaller one. */
     {CURLOPT_UPLOAD_BUFFERSIZE, 16384},
     {CURLOPT_MAXAGE_CONN, 60},
@@ -249,7 +249,7 @@ static bool set_trust(struct transfer *transfer) {
 static bool set_request(struct transfer *transfer, long left_ms) {
   CURL *easy = transfer->easy;
   long connect_ms = left_ms < SENDER_CONNECT_TIMEOUT_MS ? left_ms : SENDER_CONNECT_TIMEOUT_MS;
-  return !curl_easy_setopt(easy, CURLOPT_URL, transfer->url_text) &&
+  return !curl_easy_setopt(easy, CURLOPT_URL, &transfer->url_text[0]) &&
          !curl_easy_setopt(easy, CURLOPT_RESOLVE, transfer->resolve) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->body) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)transfer->body_bytes) &&

@@ -24,7 +24,6 @@ struct transfer {
   size_t body_bytes;
   int64_t timeout_us, start_us;
   struct callback_url url;
-  char url_text[URL_BYTES_MAX + 1];
 
   enum callback_error stopped; /* by a hook, or before dialling; message says why */
   bool connected;              /* a connection is there, new or reused */
@@ -32,6 +31,7 @@ struct transfer {
   char retry_after[128]; /* "": not given */
   char curl_message[CURL_ERROR_SIZE];
   struct sender_result result;
+  char url_text[];
 };
 
 /* Takes over everything of the request but its body. Never NULL; `stopped` is set when the request cannot be sent. */

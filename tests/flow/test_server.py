@@ -1,8 +1,11 @@
 """ringbackd itself: health, reflection, the side port, options, start and end."""
+import contextlib
 import importlib
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import time
 
@@ -275,3 +278,21 @@ def test_sigterm_ends_a_server_that_still_waits_for_its_redis(start_server):
     eventually(lambda: "waiting for redis" in server.log())
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(10) == 0
+
+
+def test_more_callbacks_at_once_than_files_may_be_open_are_refused(own_directory):
+    done = subprocess.run(["sh", "-c", 'ulimit -n 1000 && exec "$0" --callback-concurrency 900', SERVER], cwd=own_directory,
+                          capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and "--callback-concurrency 900 needs 1156 open files, and at most 1000" in done.stderr, done.stderr
+
+
+def test_the_side_port_answers_beyond_1024_descriptors(start_server):
+    server = start_server()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    with contextlib.ExitStack() as connections:
+        for _ in range(1100):
+            connections.enter_context(socket.create_connection(("127.0.0.1", server.ports["grpc"])))
+        eventually(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) > 1100, what="the server has taken them")
+        assert server.http("/healthz")[0] == 200
+        assert server.metrics()["ringback_redis_up"] == 1
