@@ -342,10 +342,13 @@ class Due:
 ROWS = {
     "callback-http-vs-wrk": dispatcher_row("http", 0.45),
     "callback-https-vs-wrk": dispatcher_row("https", 0.4),
+    "callback-isolation": isolation,
+    "callback-claim-1m-vs-1k": claim_depth,
+}
+
+MORE = {
     "callback-sender-http-vs-wrk": sender_row("http", 0.45),
     "callback-sender-https-vs-wrk": sender_row("https", 0.4),
     "callback-first-byte": first_byte,
-    "callback-isolation": isolation,
     "callback-10k-in-flight": in_flight_10k,
-    "callback-claim-1m-vs-1k": claim_depth,
 }

@@ -9,6 +9,7 @@ CONCURRENCY = 50  # jobs that a Worker of BullMQ processes at once
 PIPELINE = 64     # commands that a connection to beanstalkd has under way
 CLOSED_PORT = 1
 BACKLOG = 10_000  # jobs that are not yet finished: then producers wait
+BULLMQ_BACKLOG = 1_000  # the same for BullMQ, which is faster with fewer
 
 
 def cycle_options(in_flight=CLIENTS, batch=BATCH):
@@ -42,7 +43,7 @@ def bullmq(context, in_flight=CLIENTS, batch=BATCH):
     import services
     with services.bare_redis(context.directory("b")) as redis:
         return services.node("bullmq.js", what="lifecycle", socket=str(redis.socket), bytes=frame.PAYLOAD_BYTES, clients=CLIENTS,
-                             inFlight=in_flight, batch=batch, workers=CLIENTS, concurrency=CONCURRENCY, backlog=BACKLOG,
+                             inFlight=in_flight, batch=batch, workers=CLIENTS, concurrency=CONCURRENCY, backlog=BULLMQ_BACKLOG,
                              warmUp=context.pick(1.5, 0.7), seconds=context.pick(4, 1))
 
 
