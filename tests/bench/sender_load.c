@@ -12,6 +12,7 @@
 #include "server/callback/sender.h"
 
 #define ARGUMENTS 6
+#define BODY_BYTES_MAX 65536
 
 static struct {
   struct sender *sender;
@@ -38,9 +39,10 @@ int main(int count, char **arguments) {
     return 2;
   }
   size_t bytes = strtoul(arguments[2], 0, 10), in_flight = strtoul(arguments[3], 0, 10);
-  char *body = malloc(bytes + 1);
+  static char body[BODY_BYTES_MAX];
   struct sender_options options = {.in_flight_max = in_flight, .ca_file = arguments[5]};
-  if (!body || address_set_parse("127.0.0.0/8", &options.allowed) || !(load.sender = sender_create(&options)))
+  if (bytes > sizeof(body) || address_set_parse("127.0.0.0/8", &options.allowed) ||
+      !(load.sender = sender_create(&options)))
     return 1;
   memset(body, 'x', bytes);
   static const struct sender_header headers[] = {{"Content-Type", "application/xml"},
@@ -56,6 +58,5 @@ int main(int count, char **arguments) {
     sender_poll(load.sender, 0, 0, 1000);
   printf("%lu %.6f\n", load.done, (double)(clock_monotonic_us() - start_us) / 1e6);
   sender_destroy(load.sender);
-  free(body);
   return load.failed;
 }
