@@ -24,10 +24,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 @functools.lru_cache
 def stubs():
     directory = harness.BUILD / "bench" / "stubs"
-    if not (directory / "done").exists():
+    done = directory / "done"
+    newest = max(path.stat().st_mtime for path in (HERE.parents[1] / "proto").rglob("*.proto"))
+    if not done.exists() or done.stat().st_mtime < newest:
         directory.mkdir(parents=True, exist_ok=True)
         harness.make_stubs(directory)
-        (directory / "done").touch()
+        done.touch()
     harness.import_stubs(directory)
 
 
