@@ -20,7 +20,7 @@
 #include "server/callback/delivery.h"
 #include "server/callback/sender.h"
 
-#define CLAIM_COUNT_MAX 64
+#define CLAIM_COUNT_MAX 16 /* small ones let Redis take the next while this thread sends */
 #define STORE_WAIT_MS 1000
 #define STORE_PAUSE_MS 250 /* after the store did not answer */
 #define POLL_BUSY_MS 250   /* the longest sleep while the store owes an answer */

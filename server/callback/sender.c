@@ -25,7 +25,7 @@ struct sender {
   struct sender_loop *loop;
   int wakeup; /* an eventfd */
   struct resolver *resolver;
-  size_t in_flight;
+  size_t in_flight, finished;
   struct transfer *transfers; /* in flight, wherever they are */
   struct transfer *ended;     /* of those without a handle in the multi: done is due */
   size_t idle_count;
@@ -194,6 +194,7 @@ static void finish(struct sender *sender, struct transfer *transfer, CURLcode co
   list_remove(transfer);
   release_handle(sender, transfer);
   sender->in_flight--;
+  sender->finished++;
   transfer->done(transfer->context, &transfer->result);
   transfer_destroy(transfer);
 }
@@ -232,7 +233,11 @@ int64_t sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_co
   /* What was posted since the last turn leaves before anything is waited for. */
   int64_t now_us = clock_monotonic_us();
   sender_loop_run_timers(sender->loop, now_us);
+  size_t before = sender->finished;
   finish_all(sender);
+  /* Whose request has come to its end may have something to do, which must not wait either. */
+  if (sender->ended || sender->finished != before)
+    timeout_ms = 0;
 
   fds[0] = (struct pollfd){.fd = sender_loop_fd(sender->loop), .events = POLLIN};
   fds[1] = (struct pollfd){.fd = sender->wakeup, .events = POLLIN};
@@ -240,8 +245,6 @@ int64_t sender_poll(struct sender *sender, struct pollfd *extra, size_t extra_co
     memcpy(fds + OWN, extra, extra_count * sizeof(*extra));
   struct pollfd *names = fds + OWN + extra_count;
   size_t name_count = resolver_poll_fds(sender->resolver, names);
-  if (sender->ended)
-    timeout_ms = 0;
   timeout_ms = resolver_timeout_ms(sender->resolver, now_us, timeout_ms);
   timeout_ms = sender_loop_timeout_ms(sender->loop, now_us, timeout_ms);
   int64_t wait_us = clock_monotonic_us();

@@ -13,7 +13,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 
-#define EVENTS_MAX 32 /* sockets that one turn serves: short turns keep Redis and this thread both at work */
+#define EVENTS_MAX 16 /* sockets that one turn serves: short turns keep Redis and this thread both at work */
 #define SOCKETS_FIRST 1024
 
 struct watch {

@@ -545,6 +545,19 @@ static void extra_descriptors_and_wake_ups_end_a_poll(void **state) {
   sender_destroy(sender);
 }
 
+static void a_poll_that_ran_a_done_waits_for_nothing_else(void **state) {
+  (void)state;
+  struct sender *sender = sender_with("");
+  struct outcome outcome = {0};
+  struct sender_request request = request_to("http://127.0.0.1:9/", 0);
+  assert_true(sender_post(sender, &request, keep, &outcome));
+  int64_t start_us = clock_monotonic_us();
+  sender_poll(sender, 0, 0, 10000);
+  assert_int_equal(outcome.count, 1);
+  assert_true(clock_monotonic_us() - start_us < 5000000);
+  sender_destroy(sender);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(only_2xx_is_success),
@@ -572,6 +585,7 @@ int main(void) {
       cmocka_unit_test(in_flight_has_a_limit),
       cmocka_unit_test(dropped_requests_leave_nothing_behind),
       cmocka_unit_test(extra_descriptors_and_wake_ups_end_a_poll),
+      cmocka_unit_test(a_poll_that_ran_a_done_waits_for_nothing_else),
   };
   return cmocka_run_group_tests(tests, start_receiver, stop_receiver);
 }
