@@ -49,7 +49,7 @@ def bullmq(context, in_flight=CLIENTS, batch=BATCH):
 
 def all_of_bullmq(context):
     context.note(f"BullMQ: {CLIENTS} queues' connections add in bulk ({BATCH} a call) in one Node process while {CLIENTS} Workers, {CONCURRENCY} jobs "
-                 "at a time each, process in another; the last 1,000 completed jobs are kept: the fastest of the ways that were tried.")
+                 "at a time each, process in another; the last 1,000 completed jobs are kept.")
     return context.once("bullmq", lambda: frame.alternate(
         context.rounds, lambda: ours(context), lambda: bullmq(context), lambda: our_costs(context)))
 
