@@ -9,7 +9,7 @@ CONCURRENCY = 50  # jobs that a Worker of BullMQ processes at once
 PIPELINE = 64     # commands that a connection to beanstalkd has under way
 CLOSED_PORT = 1
 BACKLOG = 10_000  # jobs that are not yet finished: then producers wait
-BULLMQ_BACKLOG = 1_000  # the same for BullMQ, which is faster with fewer
+BULLMQ_BACKLOG = 1_000  # the same for BullMQ, which was faster so
 
 
 def cycle_options(in_flight=CLIENTS, batch=BATCH):
@@ -39,7 +39,7 @@ def our_costs(context):
 
 
 def bullmq(context, in_flight=CLIENTS, batch=BATCH):
-    """BullMQ's rate, and the µs that Redis and its own processes pay for a job, in the way that was fastest."""
+    """BullMQ's rate, and the µs that Redis and its own processes pay for a job."""
     import services
     with services.bare_redis(context.directory("b")) as redis:
         return services.node("bullmq.js", what="lifecycle", socket=str(redis.socket), bytes=frame.PAYLOAD_BYTES, clients=CLIENTS,
