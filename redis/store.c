@@ -309,12 +309,16 @@ void store_expire(struct store *store, int wait_ms) {
     redis_connection_close(store->connection, "no answer in time");
 }
 
-void store_flush(struct store *store, int wait_ms) {
+bool store_flush_patiently(struct store *store, int wait_ms, int patience_ms) {
   while (store->queued_first || redis_pending(store->connection) > 0) {
     store_send(store);
     if (store->queued_first || redis_pending(store->connection) == 0)
       continue;
-    int64_t left = wait_ms - redis_waiting_ms(store->connection);
+    int64_t waited = redis_waiting_ms(store->connection), left = wait_ms - waited;
+    if (patience_ms >= 0 && waited >= patience_ms)
+      return false;
+    if (patience_ms >= 0 && patience_ms - waited < left)
+      left = patience_ms - waited;
     struct pollfd waiter = {.fd = redis_fd(store->connection),
                             .events = (short)(POLLIN | (redis_wants_write(store->connection) ? POLLOUT : 0))};
     if (left > 0)
@@ -322,6 +326,11 @@ void store_flush(struct store *store, int wait_ms) {
     redis_progress(store->connection);
     store_expire(store, wait_ms);
   }
+  return true;
+}
+
+void store_flush(struct store *store, int wait_ms) {
+  store_flush_patiently(store, wait_ms, -1);
 }
 
 int store_fd(const struct store *store) {

@@ -69,6 +69,9 @@ void store_destroy(struct store *store);
 /* Sends what is queued and runs the continuations until nothing is queued, waiting at most wait_ms for each round of
  * answers. */
 void store_flush(struct store *store, int wait_ms);
+/* The same, but gives up as soon as an answer has been waited for during patience_ms (-1: never). False then: call it
+ * again to go on. */
+bool store_flush_patiently(struct store *store, int wait_ms, int patience_ms);
 
 /* The same for an event loop: store_send writes what it can and never blocks; then wait for store_fd to be readable (or
  * writable where store_wants_write) and call store_ready. -1: not connected; call store_send again later. store_expire

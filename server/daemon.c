@@ -54,9 +54,9 @@ static void *open_thread(void *context, unsigned index) {
   return thread;
 }
 
-static void flush_thread(void *data) {
+static bool flush_thread(void *data, int patience_ms) {
   struct services_thread *thread = data;
-  store_flush(thread->store, (int)thread->config->redis_wait_ms);
+  return store_flush_patiently(thread->store, (int)thread->config->redis_wait_ms, patience_ms);
 }
 
 static void close_thread(void *data) {

@@ -28,6 +28,8 @@
 #define RPC_INBOX_KEYS_MAX 4096 /* more than that wakes everything that is parked */
 #define RPC_PARK_KEYS_MAX 100
 #define RPC_THREADS_MAX 64
+#define RPC_PATIENCE_MS 20        /* a flush that takes longer lets the system thread do gRPC's polling meanwhile */
+#define RPC_STAND_IN_MS 1         /* how long it polls before it looks for events of its own */
 #define RPC_SYSTEM_CALLS_MAX 2000 /* health and reflection have limits of their own */
 #define RPC_SYSTEM_PARKED_MAX 1000
 
@@ -101,8 +103,9 @@ struct rpc_thread {
   pthread_t handle;
   bool started;
   grpc_completion_queue *queue;
-  void *context; /* what thread_open returned */
-  void (*flush)(void *context);
+  grpc_completion_queue *poller; /* of the system thread: what it polls with as a stand-in */
+  void *context;                 /* what thread_open returned */
+  bool (*flush)(void *context, int patience_ms);
   int64_t now_ms;
 
   struct rpc_inbox inbox;
@@ -136,6 +139,7 @@ struct rpc_server {
   struct rpc_health *health;
   struct rpc_reflection *reflection;
   atomic_bool draining;
+  atomic_uint absent; /* RPC threads that have been in a flush for long, so that they do not poll */
   bool drained;
 };
 

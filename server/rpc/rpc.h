@@ -5,7 +5,7 @@
  * handlers asked of the store, waits for the answers and runs their continuations), and goes on. Every continuation
  * runs before the thread takes its next event, so a call cannot disappear between a handler and its continuation.
  *
- * Health and reflection are answered by a thread of their own.
+ * Health and reflection are answered by a thread of their own, also while all others wait for what flush waits for.
  */
 #ifndef RINGBACK_SERVER_RPC_RPC_H
 #define RINGBACK_SERVER_RPC_RPC_H
@@ -93,8 +93,9 @@ struct rpc_service {
 struct rpc_hooks {
   void *context;                                              /* handed to thread_open */
   void *(*thread_open)(void *context, unsigned thread_index); /* NULL: the server does not start */
-  /* Runs after each batch of events and after each wake: do what handlers queued until nothing is queued. */
-  void (*flush)(void *thread);
+  /* Runs after each batch of events and after each wake: do what handlers queued until nothing is queued. May give up
+   * after patience_ms (-1: never) and answer false; then it is called again, to go on. */
+  bool (*flush)(void *thread, int patience_ms);
   void (*thread_close)(void *thread);
 };
 

@@ -85,8 +85,13 @@ static void park_answer(struct rpc_call *call) {
     rpc_fail(call, RPC_RESOURCE_EXHAUSTED, "too many are parked");
 }
 
-static void context_flush(void *thread) {
+static bool context_flush(void *thread, int patience_ms) {
   struct context *context = thread;
+  if (patience_ms >= 0 && context->block_ms > patience_ms) {
+    usleep((useconds_t)patience_ms * 1000);
+    context->block_ms -= patience_ms;
+    return false;
+  }
   if (context->block_ms) {
     usleep((useconds_t)context->block_ms * 1000);
     context->block_ms = 0;
@@ -98,6 +103,7 @@ static void context_flush(void *thread) {
       context->last = &context->first;
     park_answer(question->call);
   }
+  return true;
 }
 
 static void park_ask(struct rpc_call *call) {
