@@ -137,6 +137,7 @@ local function on_claims(T, member)
     end
   end
   if #ids > 0 then call('ZREM', set, unpack(ids)) end
+  refresh_due(T, group) -- those that were set aside have left their places to others
   rearm(T, member, set, 0)
   return #ids
 end

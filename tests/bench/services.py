@@ -15,7 +15,6 @@ import subprocess
 import time
 
 import harness
-import redis
 
 HERE = pathlib.Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
@@ -52,7 +51,7 @@ def ringback(directory, *options, appendfsync="everysec", redis_url=None):
     server = harness.Server(directory, *(() if redis_url else ("--appendfsync", appendfsync)), *options, redis=redis_url)
     try:
         server.start()
-        server.redis_client = redis.Redis.from_url(redis_url) if redis_url else redis.Redis(unix_socket_path=str(server.data / "redis.sock"))
+        server.redis_client = server.store()
         yield server
         server.stop()
     finally:

@@ -289,6 +289,12 @@ class Server:
             self.api_ = Api(self.target)
         return self.api_
 
+    def store(self):
+        """A client of its Redis."""
+        import redis
+        return redis.Redis.from_url(self.redis, socket_timeout=20 * SLOW) if self.redis else redis.Redis(
+            unix_socket_path=str(self.data / "redis.sock"), socket_timeout=20 * SLOW)
+
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from harness import SLOW, Api, bucket_of, duration, eventually, lease_of, processes_of, rejects
+from invariants import check
 
 RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
            grpc.StatusCode.INTERNAL)
@@ -61,8 +62,10 @@ class Load:
             raise self.errors[0]
 
 
-def nothing_is_lost(api, queue, load):
-    """Every acknowledged job is there, and what was accepted as finished is finished."""
+def nothing_is_lost(server, queue, load):
+    """Every acknowledged job is there, what was accepted as finished is finished, and all that the store holds belongs together."""
+    api = server.api
+    check(server.store())
     for start in range(0, len(load.acknowledged), 250):
         ids = load.acknowledged[start:start + 250]
         answer = api.job.GetJobs(bucket=bucket_of(queue), job_ids=ids)
@@ -81,6 +84,7 @@ def nothing_is_lost(api, queue, load):
             api.worker.FinishJobs(bucket=bucket_of(queue), jobs=[dict(lease=lease_of(item), success={}) for item in leased])
     assert counts.waiting + counts.running + counts.delayed == 0, counts
     assert counts.success >= len(set(load.acknowledged))
+    check(server.store())
 
 
 def ready(server, queue, seconds=30):
@@ -118,7 +122,7 @@ def test_no_acknowledged_job_is_lost_when_the_server_or_its_redis_is_killed(star
     finally:
         load.stop()
     assert len(load.acknowledged) > 50, "there was load"
-    nothing_is_lost(server.api, queue, load)
+    nothing_is_lost(server, queue, load)
 
 
 @pytest.mark.faults

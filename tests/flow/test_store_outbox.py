@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from invariants import check
 from store_model import NOT_FOUND, OK, PRECONDITION, Library, pack_settings
 from test_store_model import LUA_MS_MAX, PARTITION, SEEDS, library, slowest_ms  # noqa: F401  (a fixture)
 
@@ -308,6 +309,7 @@ class Outbox:
             outbox = {member.decode() for member in self.library.redis.zrange(f"{PARTITION}outbox:{group}", 0, -1)}
             assert outbox == {d.id for d in self.deliveries.values() if d.group == group and d.state == PENDING and not d.trashed}
         assert self.library.call("rule_get", "a", "q")[18] == self.breaker(str(self.number)).until
+        check(self.library.redis)
 
     def finish_all(self):
         """A dispatcher that is always accepted empties the outbox, however little it is told."""
@@ -398,10 +400,14 @@ def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F
 HOUR = 3600 * 1000
 
 
-def end_one_of(library):  # noqa: F811
-    """A rule's delivery, ended and claimed; its id and token."""
+def end_job(library):  # noqa: F811
     answer = library.call("submit", "a", "q", 1, "", b"0" * 8, pack_job(0, 0))
     library.call("cancel", "a", "i", bytes([64]) + answer[6].to_bytes(5, "big") + answer[7].to_bytes(6, "big") + answer[8].to_bytes(4, "big"))
+
+
+def end_one_of(library):  # noqa: F811
+    """A rule's delivery, ended and claimed; its id and token."""
+    end_job(library)
     return library.call("claim", 1, 2000)[2][0][0:3:2]
 
 
@@ -455,6 +461,20 @@ def test_a_delivery_that_ends_its_dispatcher_five_times_is_dead(library):  # noq
         assert (found[4], found[6]) == (PENDING if times < 5 else DEAD, 0), "without using up attempts"
         assert len(library.call("claim", 1, 2000)[2]) == (1 if times < 5 else 0)
     assert found[8] == b"crash_loop"
+
+
+def test_a_delivery_that_is_set_aside_frees_its_place_for_the_next(library):  # noqa: F811
+    Outbox(library, 1)
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/", "to", 1000, "cc", 1)
+    for _ in range(3):
+        end_job(library)
+    for _ in range(3 * 5):
+        claimed, = library.call("claim", 8, 2000)[2]
+        assert claimed[6] == 0
+        library.advance(4000)
+        while library.call("sweep")[1]:
+            pass
+    assert [values[4] for values in library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, b"")[2]] == [DEAD] * 3
 
 
 def test_a_rule_s_epoch_rises_when_it_is_switched_deleted_or_gets_another_url(library):  # noqa: F811

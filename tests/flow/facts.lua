@@ -1,0 +1,90 @@
+-- What a partition of the store holds, read in one step: appended to the function library (invariants.py), whose own decoders it uses. (A function, because
+-- a chunk has 200 locals at most, and the library needs most of them.)
+;(function()
+  local function members(key)
+    local list, found = call('ZRANGE', key, 0, -1, 'WITHSCORES'), {}
+    for k = 1, #list, 2 do found[list[k]] = tonumber(list[k + 1]) end
+    return found
+  end
+
+  local function jobs_in(ids)
+    local found = {}
+    for k, id in ipairs(ids) do found[k] = id_text(id) end
+    return found
+  end
+
+  -- The rests of the keys that begin like this.
+  local function each(T, kind)
+    local found, prefix = {}, T.p .. kind
+    for _, key in ipairs(call('KEYS', prefix:gsub('[{}]', '\\%0') .. '*')) do found[#found + 1] = key:sub(#prefix + 1) end
+    return found
+  end
+
+  local function facts_of_queue(T, number)
+    local Q = queue(T, tonumber(number))
+    if not Q then return nil end
+    local key = T.p
+    local listed = {}
+    for k, entry in ipairs(call('XRANGE', key .. 'list:' .. number, '-', '+')) do
+      local ms, seq = entry[1]:match('^(%d+)-(%d+)$')
+      listed[k] = id_text(id_of(Q, tonumber(ms), tonumber(seq)))
+    end
+    local ended = {}
+    for k, state in ipairs({SUCCESS, FAILED, CANCEL}) do ended[k] = tonumber(call('HGET', Q.key, 'c' .. state)) end
+    return {open = Q.open, wanted = Q.wanted, paused = Q.paused, max_concurrent = Q.max_concurrent, counts = ended,
+      ready = jobs_in(call('ZRANGE', Q.ready, 0, -1)), delayed = jobs_in(call('ZRANGE', Q.delayed, 0, -1)),
+      delayed_from = tonumber(call('ZRANGE', Q.delayed, 0, 0, 'WITHSCORES')[2]), running = jobs_in(call('HKEYS', key .. 'running:' .. number)),
+      ended = jobs_in(call('ZRANGE', key .. 'ended:' .. number, 0, -1)), listed = listed,
+      deliveries = call('ZRANGE', key .. 'dl:' .. number, 0, -1), past = call('ZRANGE', key .. 'dended:' .. number, 0, -1)}
+  end
+
+  local function facts_of_job(T, id)
+    local Q, R = queue(T, (id_parts(id))), record(T, id)
+    return {queue = (id_parts(id)), state = R.st, purged = Q and R.st == SUBMITTED and R.ep < Q.epoch, expires = R.exp > 0}
+  end
+
+  local function facts_of_delivery(T, id)
+    local D = delivery(T, id)
+    return {state = D.s, queue = D.q, group = D.g, test = D.t == 1, body = call('EXISTS', T.p .. 'body:' .. id) == 1, rendered = D.ct ~= '',
+      renders = D.t == 1 or can_render(T, id, D)}
+  end
+
+  local function facts_of_group(T, group)
+    local Q = group_queue(T, group)
+    return {outbox = members(T.p .. 'outbox:' .. group), claims = members(T.p .. 'claims:' .. group),
+      due = tonumber(call('ZSCORE', T.p .. 'due', group) or nil), sends = Q ~= nil, limit = Q and group_limit(T, Q, group) or 0,
+      broken = open_until(T, group) > 0}
+  end
+
+  local function facts_of_timers(T)
+    local found = {}
+    for member, at in pairs(members(T.p .. 'timers')) do
+      local kind, subject = member:sub(1, 1), member:sub(2)
+      if kind == 'L' or kind == 'E' then subject = id_text(subject) end
+      found[kind .. subject] = at
+    end
+    return found
+  end
+
+  local function facts_of_trash(T)
+    local found = {}
+    for k, entry in ipairs(call('LRANGE', T.p .. 'trash', 0, -1)) do
+      local kind, number, key = entry:match('^(%a) (%d+) ?%d* ?(.*)$')
+      local ids = key ~= '' and call('ZRANGE', key, 0, -1) or {}
+      found[k] = {kind = kind, queue = tonumber(number), members = kind == 'J' and jobs_in(ids) or ids}
+    end
+    return found
+  end
+
+  redis.register_function{function_name = 'facts' .. SUFFIX, flags = {'no-writes'}, callback = function(keys)
+    local T = begin(keys[1])
+    local facts = {now = T.ms, timers = facts_of_timers(T), trash = facts_of_trash(T), queues = {}, jobs = {}, deliveries = {}, groups = {}, bodies = each(T, 'body:')}
+    for _, number in ipairs(each(T, 'q:')) do facts.queues['q' .. number] = facts_of_queue(T, number) end
+    for _, id in ipairs(each(T, 'j:')) do facts.jobs[id_text(id)] = facts_of_job(T, id) end
+    for _, id in ipairs(each(T, 'd:')) do facts.deliveries[id] = facts_of_delivery(T, id) end
+    for _, kind in ipairs({'outbox:', 'claims:'}) do
+      for _, group in ipairs(each(T, kind)) do facts.groups[group] = facts.groups[group] or facts_of_group(T, group) end
+    end
+    return cjson.encode(facts)
+  end}
+end)()
