@@ -74,7 +74,7 @@ class Load:
 
     `promised` receives the ids of jobs as their submits are acknowledged; `finished` is how many finishes were acknowledged."""
 
-    def __init__(self, target, queues, jobs, batch=250, ahead=20_000, rate=None, threads=3):
+    def __init__(self, target, queues, jobs, batch=100, ahead=4_000, rate=None, threads=3):
         context = multiprocessing.get_context("spawn")
         self.arrived, self.finished = context.Value("q", 0), context.Value("q", 0)
         self.stopped = context.Event()
@@ -97,6 +97,9 @@ class Load:
     def running(self):
         return self.process.is_alive()
 
+    def failed(self):
+        return not self.running() and self.process.exitcode != 0
+
     def stop(self):
         """Lets it finish what it leased; answers with the exit status."""
         self.stopped.set()
@@ -111,14 +114,18 @@ def run_load(target, queues, jobs, batch, ahead, rate, threads, arrived, finishe
     left = [jobs]
     begun = time.monotonic()
     bucket = harness.bucket_of(queues[0])
+    common, job_messages, worker_messages = (harness.module(name) for name in ("common", "job", "worker"))
     failed = []
 
+    # Requests are made of messages, not of dicts: half of the time of a job here.
     def submit(client, turn):
         with lock:
             count = min(batch, left[0]) if not stopped.is_set() else 0
             left[0] -= count
         if count:
-            answer = client.ask("job", "SubmitJobs", queue=queues[turn % len(queues)], request_id=harness.unique("r"), jobs=[dict(tag="Load")] * count)
+            request = job_messages.SubmitJobsRequest(queue=queues[turn % len(queues)], request_id=harness.unique("r"))
+            request.jobs.extend([common.JobSpec(tag="Load")] * count)
+            answer = client.ask("job", "SubmitJobs", request=request)
             assert all(r.status.code == 0 for r in answer.results), answer.results[0]
             with lock:
                 sending.send([r.job_id for r in answer.results])
@@ -128,16 +135,19 @@ def run_load(target, queues, jobs, batch, ahead, rate, threads, arrived, finishe
         answer = client.ask("worker", "LeaseJobs", lost=True, queues=queues, max_jobs=batch, worker="load", wait=harness.duration(wait))
         if not answer or not answer.jobs:
             return 0
-        answer = client.ask("worker", "FinishJobs", bucket=bucket,
-                            jobs=[dict(lease=harness.lease_of(one), success={}) for one in answer.jobs])
+        request = worker_messages.FinishJobsRequest(bucket=bucket)
+        for leased in answer.jobs:
+            one = request.jobs.add()
+            one.lease.job_id, one.lease.fencing_token = leased.job.id, leased.fencing_token
+            one.success.SetInParent()
+        answer = client.ask("worker", "FinishJobs", request=request)
         good = sum(r.status.code == 0 for r in answer.results)  # the others' leases ran out: they are leased again
         with lock:
             finished.value += good
         return good
 
     def one(number):
-        client = Client(target)
-        turn = number
+        client, turn = Client(target), number
         while not failed:
             if stopped.is_set() and stopped_idle(client):
                 break
