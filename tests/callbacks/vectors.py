@@ -5,6 +5,8 @@ A vector's expectation is one of
   denied     an address that is never dialled: refused where it is set, and blocked where it is dialled
   name       the same behind a name: taken where it is set, and blocked where it is dialled
   allowed    delivered, at the address named
+  narrowed   the operator allows it and the rule's own ranges do not: blocked by that rule
+  range      ranges that a rule may not have
   redirect   the answer of an allowed receiver points to a denied address; never followed
   steps      one attempt after another, each with its own outcome (a name that changes)
 """
@@ -12,7 +14,7 @@ import collections
 import ipaddress
 import itertools
 
-Vector = collections.namedtuple("Vector", "expect url address outcomes note", defaults=("", (), ""))
+Vector = collections.namedtuple("Vector", "expect url address outcomes note ranges", defaults=("", (), "", ()))  # ranges: the rule's allowed_cidrs
 
 # The wires that the test owns: the server's address and the world's, both as public as an address can look.
 SERVER4, WORLD4, SERVER6, WORLD6 = "45.45.45.2", "45.45.45.1", "2a0a:45::2", "2a0a:45::1"
@@ -213,9 +215,19 @@ def steps():
         yield Vector("steps", f"http://{name}/", "", outcomes, "a name whose answer changes")
 
 
+def ranges_of_another_day():
+    """Rules whose own ranges were set while the operator allowed them, and that he no longer does."""
+    for text, ranges in (("127.0.0.1", ["127.0.0.0/8"]), ("10.1.2.3", ["10.0.0.0/8"]), ("169.254.169.254", ["169.254.169.254"]), ("[::1]", ["::1"]),
+                         ("192.168.7.7", ["0.0.0.0/0", "::/0"]), ("[fd00:ec2::254]", ["fd00::/8"]), ("[::ffff:10.1.2.3]", ["10.0.0.0/8", "::/0"]),
+                         ("[64:ff9b::a9fe:a9fe]", ["64:ff9b::/96", "169.254.0.0/16"]), ("2130706433", ["127.0.0.0/8", "10.0.0.0/8"])):
+        yield denied(text, str(ipaddress.ip_address(int(text))) if text.isdigit() else None, "within the rule's own ranges")._replace(ranges=tuple(ranges))
+    for name, ranges in (("loop.evil", ["127.0.0.0/8"]), ("meta.evil", ["0.0.0.0/0"]), ("public-private.evil", ["10.0.0.0/8"])):
+        yield Vector("name", f"http://{name}/", "" if "-" in name else NAMES[name][0][0], (), "within the rule's own ranges", tuple(ranges))
+
+
 def every_vector():
-    made = [*at_the_ends_of_ranges(), *beside_ranges(), *inside_six(), *spellings(), *no_urls(), *names(), *redirects(), *steps()]
-    return list({vector.url: vector for vector in made}.values())
+    made = [*at_the_ends_of_ranges(), *beside_ranges(), *inside_six(), *spellings(), *no_urls(), *names(), *redirects(), *steps(), *ranges_of_another_day()]
+    return list({(vector.url, vector.ranges): vector for vector in made}.values())
 
 
 # With --callback-allow: what lies inside is delivered, what lies beside it is not.
@@ -231,3 +243,27 @@ def with_leave():
         yield Vector("denied", f"http://{text}/", text.strip("[]"))
     for name in ("half.allowed", "half6.allowed"):
         yield Vector("name", f"http://{name}/")
+
+
+# With --callback-allow and rules that have ranges of their own within it.
+NARROWED = [ipaddress.ip_network(text) for text in ("10.77.0.0/16", "fd77::/16", "64:ff9b::/96", "169.254.0.0/16")]
+NAMES |= {"first.narrow": (["10.77.1.3"], []), "second.narrow": (["10.77.2.3"], []), "both.narrow": (["10.77.1.3", "10.77.2.3"], []),
+          "six.narrow": (["10.77.1.3"], ["fd77:2::3"]), "public.narrow": ([PUBLIC4, "10.77.2.4"], [])}
+
+
+def with_ranges():
+    one, six, metadata = ("10.77.1.0/24",), ("fd77:1::/32",), ("169.254.0.0/16",)
+    for url, address, ranges in (("10.77.1.0", "10.77.1.0", one), ("10.77.1.255", "10.77.1.255", one), ("[::ffff:10.77.1.9]", "10.77.1.9", one),
+                                 ("first.narrow", "10.77.1.3", one), ("[fd77:1::1]", "fd77:1::1", six), ("10.77.1.7", "10.77.1.7", six + one),
+                                 ("169.254.169.254", "169.254.169.254", metadata), (PUBLIC4, PUBLIC4, one), (host(PUBLIC6), PUBLIC6, one),
+                                 ("10.77.3.3", "10.77.3.3", ())):
+        yield Vector("allowed", f"http://{url}/", address, (), f"a rule with {' '.join(ranges) or 'no ranges'}", ranges)
+    for url, ranges in (("10.77.0.255", one), ("10.77.2.0", one), ("[::ffff:10.77.2.1]", one), ("0x0a.77.2.2", one), ("10.77.1.8", six), ("[fd77::1]", six),
+                        ("[fd77:2::1]", six), ("[fd77:1::2]", one), ("[64:ff9b::a4d:20a]", ("64:ff9b::/96",)), ("[64:ff9b::a4d:10a]", one),
+                        ("[64:ff9b::a4d:20b]", ("64:ff9b::/96",) + one), ("169.254.169.254:8080", one), ("169.254.170.2", ("169.254.169.254",))):
+        yield Vector("narrowed", f"http://{url}/", on_the_wire(url.strip("[]")) if url[0] == "[" else "", (), f"a rule with {' '.join(ranges)}", ranges)
+    for name, ranges in (("second.narrow", one), ("both.narrow", one), ("six.narrow", one), ("public.narrow", one), ("first.narrow", six)):
+        yield Vector("narrowed", f"http://{name}/", "", (), f"a rule with {' '.join(ranges)}", ranges)
+    for ranges in ("10.0.0.0/8", "10.76.0.0/15", "0.0.0.0/0", "::/0", "127.0.0.1", "::1", "fd00::/8", "fd00:ec2::254", "::ffff:0:0/96", "::ffff:10.77.1.0/120",
+                   "::/96", "2002::/16", "2001::/32", "64:ff9b::/95", "100.100.100.200", "169.254.0.0/15", "224.0.0.0/4", "10.77.1.1/24", "10.77.1.0/33"):
+        yield Vector("range", f"http://{PUBLIC4}/", "", (), ranges, (ranges,))
