@@ -140,23 +140,9 @@ void store_redeliver_dead(struct store *store, const char *bucket, const struct 
 
 /* --- the dispatcher's side of the outbox --- */
 
-/* A delivery claimed for one attempt. Settle it before claim_expire_ms. */
-struct store_claim {
-  unsigned partition;
-  const char *id;
-  const char *group; /* whose concurrency it counts against: the rule, or the job's own endpoint */
-  int64_t claim_token;
-  int64_t claim_expire_ms;
-  int event;
-  bool test;            /* made by store_test_callback: tried once, job is empty */
-  int attempts;         /* made before this one, since it was last put back */
-  int64_t create_ms;    /* or when it was last put back */
-  int64_t sequence;     /* among the queue's deliveries */
-  int64_t own_sequence; /* among those that the rule sends; 0: the job's own URL, or a test */
-  int format;           /* Ringback__V1__CallbackFormat of the rule */
-  const char *bucket;
-  const char *url;            /* the rule's, or the job's own */
-  bool own_url;               /* the job's own: no secrets */
+/* What all claims of a group have in common: they go to the same endpoint. */
+struct store_endpoint {
+  const char *group;          /* whose concurrency it counts against: the rule, or the job's own endpoint */
   const char *const *secrets; /* newest first */
   size_t secret_count;
   int64_t timeout_ms;
@@ -168,10 +154,35 @@ struct store_claim {
   const char *allowed; /* of the rule, as in store_rule */
   bool store_response;
   const struct store_trust *trust; /* of the rule; NULL: none of its own */
-  struct bytes body;               /* empty: not rendered yet */
-  const char *content_type;        /* of the body; "" : not rendered yet */
-  struct store_job job;            /* only while the body is not rendered; for a test: only queue and queue_id */
-  const char *traceparent;         /* "" : none; kept with the body */
+};
+
+/* What is posted, and where it was rendered for. */
+struct store_body {
+  struct bytes bytes;
+  const char *content_type;
+  const char *traceparent; /* "": none */
+  const char *url;
+};
+
+/* A delivery claimed for one attempt. Settle it before claim_expire_ms. */
+struct store_claim {
+  unsigned partition;
+  const char *id;
+  const struct store_endpoint *endpoint; /* shared by the claims of an answer */
+  int64_t claim_token;
+  int64_t claim_expire_ms;
+  int event;
+  bool test;            /* made by store_test_callback: tried once, job is empty */
+  int attempts;         /* made before this one, since it was last put back */
+  int64_t create_ms;    /* or when it was last put back */
+  int64_t own_sequence; /* among those that the rule sends; 0: the job's own URL, or a test */
+  int format;           /* Ringback__V1__CallbackFormat of the rule */
+  const char *bucket;
+  const char *url; /* the rule's, or the job's own; "": its own, which the job's spec has */
+  bool own_url;    /* the job's own: no secrets */
+  bool rendered;
+  struct store_body body; /* once it is rendered */
+  struct store_job job;   /* only while it is not; for a test: only queue and queue_id */
 };
 
 struct store_claims {
@@ -190,9 +201,8 @@ void store_claim(struct store *store, unsigned partition, size_t count, int64_t 
 typedef void store_done(void *context, const struct store_error *error);
 
 /* Stores the body before its first byte leaves. STORE_PRECONDITION: the claim is no longer ours; do not send. */
-void store_freeze(struct store *store, unsigned partition, const char *id, int64_t claim_token, const char *url,
-                  const char *content_type, const char *traceparent, struct bytes body, store_done *done,
-                  void *context);
+void store_freeze(struct store *store, unsigned partition, const char *id, int64_t claim_token,
+                  const struct store_body *body, store_done *done, void *context);
 
 struct store_settlement {
   const char *id;
@@ -200,10 +210,10 @@ struct store_settlement {
   int state; /* Ringback__V1__DeliveryState: DELIVERED, DEAD, or PENDING to try again at next_ms */
   int http_status;
   const char *error_class, *error_message;
-  int64_t start_ms, duration_ms;
+  int64_t start_ms;
   int64_t next_ms;
   int next_reason; /* Ringback__V1__NextAttemptReason */
-  const char *address;
+  const char *url, *address;
   int64_t dns_us, connect_us, tls_us, first_byte_us, total_us;
   struct bytes response; /* to be kept */
 };

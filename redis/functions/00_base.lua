@@ -30,8 +30,8 @@
 --   claims:G      zset    the group's claimed deliveries by claim expiry
 --   breaker:G     string  the group's circuit breaker, packed (25_breaker.lua); expires
 --   due           zset    groups by when they have something due, or were last served
---   d:DELIVERY    string  a delivery, packed
---   body:DELIVERY string  its body, from the first attempt on
+--   d:DELIVERY    string  a delivery (15_deliveries.lua)
+--   body:DELIVERY string  its body with content type, traceparent and URL, from the first attempt on
 --   dl:Q          zset    a queue's deliveries by sequence
 --   dended:Q      zset    ended deliveries by end time
 --   hungry        string  a dispatcher found too little and wants to be told
@@ -44,7 +44,7 @@ local function min(a, b) return a < b and a or b end
 local function max(a, b) return a > b and a or b end
 
 -- Codes of enum store_code.
-local NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION, OUT_OF_RANGE, INVALID = 1, 2, 3, 4, 5, 6, 7, 8
+local NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION, OUT_OF_RANGE, INVALID, INTERNAL = 1, 2, 3, 4, 5, 6, 7, 8, 11
 
 -- States of ringback.v1.JobState. RUNNING and PAUSE are never stored: a job runs while running:Q has it.
 local SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = 1, 2, 3, 4, 5, 6
@@ -88,13 +88,6 @@ local RUN = '>dI6I6I4BI6B'
 local RUN_SIZE = 32
 local FLAG_NO_CALLBACK, FLAG_OWN_URL = 1, 2
 local SETTINGS = '>dddddddddd'
-
-local LETTERS = {'j', 's', 'd'}
-
--- The text form of a job's 16 raw bytes.
-local function id_text(id)
-  return LETTERS[floor(id:byte(1) / 64)] .. format('%08x%08x%08x%08x', unpack_struct('>I4I4I4I4', id))
-end
 
 local function id_of(Q, ms, seq)
   return pack('>BI5I6I4', Q.feature * 64 + Q.partition, Q.number, ms, seq)
@@ -175,32 +168,14 @@ local function run_encode(L)
   return pack(RUN, L.token, L.start, L.hard, L.lease, L.progress, L.logged, L.at) .. L.worker
 end
 
--- A delivery: s state, q queue's number, j job (raw id, '' for a test), e event, a attempts, c created, nx next attempt, tk claim token,
--- hs http status, t 1 for a test, sq sequence, la last attempt, ld its duration, g group, ec error class, em error message, u url, ct content
--- type ('' until the body is rendered), tp traceparent, b '' (once the body, which has a key of its own: steps that do not need it are cheaper), l its last attempts: number, start, address, status, class, message,
--- microseconds of DNS, connect, TLS, first byte and total, next attempt and why; rs when it was last put back to be sent again (0: never), ra
--- its attempts until then; rq its number among the rule's own that are sent (0: not one); ab
--- its claims in a row that ran out; rb the beginning of the last answer, where the rule wants it kept.
-local function delivery_encode(D)
-  return cmsgpack.pack({D.s, D.q, D.j, D.e, D.a, D.c, D.nx, D.tk, D.hs, D.t, D.sq, D.la, D.ld, D.g, D.ec, D.em, D.u, D.ct, D.tp, D.b, D.l, D.rs, D.ra,
-    D.rq, D.ab, D.rb})
-end
-
-local function delivery_decode(bytes)
-  local v = cmsgpack.unpack(bytes)
-  return {s = v[1], q = v[2], j = v[3], e = v[4], a = v[5], c = v[6], nx = v[7], tk = v[8], hs = v[9], t = v[10], sq = v[11], la = v[12], ld = v[13],
-    g = v[14], ec = v[15], em = v[16], u = v[17], ct = v[18], tp = v[19], b = v[20], l = v[21] or {}, rs = v[22] or 0, ra = v[23] or 0,
-    rq = v[24] or 0, ab = v[25] or 0, rb = v[26] or ''}
-end
-
 -- --- the unit of work ----------------------------------------------------------------------------
 
 local function begin(prefix)
   call, pack, unpack_struct, floor, format, char = redis.call, struct.pack, struct.unpack, math.floor, string.format, string.char
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
-  return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {}, records = {},
-    saved = {}, writes = {}, current = {}, deliveries = {}, changed_deliveries = {}, dues = {}, refreshed = {}, runs = {}, marks = {},
+  return {p = prefix, delivery_key = prefix .. 'd:', us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {}, records = {},
+    saved = {}, writes = {}, current = {}, deliveries = {}, unreadable = {}, groups = {}, dues = {}, refreshed = {}, runs = {}, marks = {},
     logs = {}, rules = {}, drains = {}, breakers = {}, changed_breakers = {}, messages = {}, watched = {}}
 end
 
@@ -259,30 +234,6 @@ local function save(T, id, R)
   R.saved = true
   T.records[id] = R
   T.saved[#T.saved + 1] = id
-end
-
--- Deliveries by id, read once a unit; nil where there is none.
-local function fetch_deliveries(T, ids)
-  local keys, wanted = {}, {}
-  for i = 1, #ids do
-    if T.deliveries[ids[i]] == nil then
-      keys[#keys + 1] = T.p .. 'd:' .. ids[i]
-      wanted[#wanted + 1] = ids[i]
-    end
-  end
-  if #keys == 0 then return end
-  local got = call('MGET', unpack(keys))
-  for i = 1, #wanted do T.deliveries[wanted[i]] = got[i] and delivery_decode(got[i]) or false end
-end
-
-local function delivery(T, id)
-  if T.deliveries[id] == nil then fetch_deliveries(T, {id}) end
-  return T.deliveries[id] or nil
-end
-
-local function save_delivery(T, id, D)
-  T.deliveries[id] = D
-  T.changed_deliveries[id] = D
 end
 
 local function add_to(T, key, score, member) write_pair(T, 'ZADD', key, num(score), member) end
@@ -473,7 +424,6 @@ local function commit(T)
     local R = T.records[id]
     if R then write_pair(T, 'MSET', nil, T.p .. 'j:' .. id, record_encode(R)) end
   end
-  for id, D in pairs(T.changed_deliveries) do write_pair(T, 'MSET', nil, T.p .. 'd:' .. id, delivery_encode(D)) end
   for k = 1, #T.writes do
     local W = T.writes[k]
     call_many(W.command, W.key, W, W.n)
@@ -505,9 +455,9 @@ local function commit(T)
   for message in pairs(T.messages) do call('PUBLISH', 'ringback:wake', message) end
 end
 
--- Reads the records and leases of the jobs that the calls name: one MGET, and one HMGET a queue. Deliveries likewise.
+-- Reads the records and leases of the jobs that the calls name: one MGET, and one HMGET a queue.
 local function prefetch(T, A, first, stride)
-  local ids, deliveries, by_queue, i = {}, {}, {}, 1
+  local ids, by_queue, i = {}, {}, 1
   while i <= #A do
     local n = tonumber(A[i])
     for k = first, n, stride do
@@ -518,14 +468,11 @@ local function prefetch(T, A, first, stride)
         local list = by_queue[number]
         if not list then list = {} by_queue[number] = list end
         list[#list + 1] = id
-      elseif id:sub(1, 3) == 'cb_' then
-        deliveries[#deliveries + 1] = id
       end
     end
     i = i + n + 1
   end
   fetch(T, ids)
-  fetch_deliveries(T, deliveries)
   for number, list in pairs(by_queue) do
     local Q = queue(T, number)
     if Q then fetch_leases(T, Q, list) end

@@ -16,7 +16,9 @@ local function rule_of(T, Q)
   return rule
 end
 
-local function delivery_id(id, run) return 'cb_' .. id_text(id) .. '_TaskFinish_' .. run end
+local TASK_FINISH = 1 -- of ringback.v1.CallbackEvent
+
+local function delivery_id(id, run) return id .. pack('>BH', TASK_FINISH, run) end
 
 -- Makes a group's head known to dispatchers, no later than `at`.
 local function make_due(T, group, at)
@@ -37,22 +39,23 @@ local function retire_delivery(T, Q, id)
 end
 
 -- Adds a delivery that is pending, or only recorded.
-local function add_delivery(T, Q, delivery_name, id, group, state, test)
+local function add_delivery(T, Q, id, kind, endpoint, state)
   local rule = rule_of(T, Q)
-  rule.sequence = rule.sequence + 1
-  rule.counted = true
-  local own = state == PENDING and not group:find(':', 1, true)
-  if own then rule.own_sequence = rule.own_sequence + 1 end
-  save_delivery(T, delivery_name, {s = state, q = Q.number, j = id, e = 1, a = 0, c = T.ms, nx = state == PENDING and T.ms or 0, tk = 0,
-    hs = 0, t = test and 1 or 0, sq = rule.sequence, la = 0, ld = 0, g = group, ec = '', em = '', u = '', ct = '', tp = '', b = '', l = {}, rs = 0, ra = 0, rq = own and rule.own_sequence or 0,
-    ab = 0, rb = ''})
-  add_to(T, T.p .. 'dl:' .. Q.number, rule.sequence, delivery_name)
+  local own_sequence = 0
+  rule.sequence, rule.counted = rule.sequence + 1, true
+  if kind == TO_RULE and state == PENDING then
+    own_sequence = rule.own_sequence + 1
+    rule.own_sequence = own_sequence
+  end
+  local D = new_delivery(T, Q, kind, endpoint, state, rule.sequence, own_sequence)
+  save_delivery(T, id, D)
+  add_to(T, T.p .. 'dl:' .. Q.number, rule.sequence, id)
   if state == PENDING then
     count_open(Q, 1)
-    add_to(T, T.p .. 'outbox:' .. group, T.ms, delivery_name)
-    make_due(T, group, T.ms)
+    add_to(T, T.p .. 'outbox:' .. D.g, T.ms, id)
+    make_due(T, D.g, T.ms)
   else
-    retire_delivery(T, Q, delivery_name)
+    retire_delivery(T, Q, id)
   end
 end
 
@@ -60,12 +63,12 @@ end
 local function add_callback(T, Q, id, R)
   if R.fl % 2 == FLAG_NO_CALLBACK then return end
   if R.fl >= FLAG_OWN_URL then
-    return add_delivery(T, Q, delivery_id(id, R.run), id, Q.number .. ':' .. R.group, PENDING)
+    return add_delivery(T, Q, delivery_id(id, R.run), TO_OWN, tonumber(R.group, 16), PENDING)
   end
   local rule = rule_of(T, Q)
   if rule.url == '' then return end
   if rule.events ~= 0 and floor(rule.events / 2) % 2 == 0 then return end
-  add_delivery(T, Q, delivery_id(id, R.run), id, num(Q.number), rule.on and PENDING or SUPPRESSED)
+  add_delivery(T, Q, delivery_id(id, R.run), TO_RULE, 0, rule.on and PENDING or SUPPRESSED)
 end
 
 local function count_ended(Q, state, by) Q.ended[state] = (Q.ended[state] or 0) + by end
@@ -107,6 +110,7 @@ end
 
 -- Whether the body of the job's latest callback has yet to be rendered from its record.
 local function awaits_rendering(T, id, R)
-  local D = delivery(T, delivery_id(id, R.run))
-  return D ~= nil and (D.s == PENDING or D.s == SENDING) and D.ct == ''
+  local name = delivery_id(id, R.run)
+  local D = delivery(T, name)
+  return D ~= nil and (D.s == PENDING or D.s == SENDING) and (D.tk == 0 or not is_rendered(T, name))
 end

@@ -131,8 +131,7 @@ local function on_claims(T, member)
       if D.ab < ABANDONED_MAX then
         postpone_delivery(T, Q, id, D, T.ms)
       else
-        D.ec, D.em = 'crash_loop', 'the dispatcher ended ' .. ABANDONED_MAX .. ' times in a row while this was under way'
-        end_delivery(T, Q, id, D, DEAD)
+        give_up_delivery(T, Q, id, D, 'crash_loop', 'the dispatcher ended ' .. ABANDONED_MAX .. ' times in a row while this was under way')
       end
     end
   end
@@ -179,10 +178,7 @@ local function trash_outbox(T, number, _, key)
   local popped = call('ZPOPMIN', key, TRASH_SLICE)
   for k = 1, #popped, 2 do
     local D = Q and delivery(T, popped[k])
-    if D and D.s == PENDING then
-      D.ec, D.em = 'cancelled', 'the rule was deleted'
-      end_delivery(T, Q, popped[k], D, DEAD)
-    end
+    if D and D.s == PENDING then give_up_delivery(T, Q, popped[k], D, 'cancelled', 'the rule was deleted') end
   end
   return #popped / 2
 end
@@ -214,8 +210,9 @@ local function trash_queue(T, number)
       for _, set in ipairs({'outbox:', 'claims:'}) do call('ZREM', T.p .. set .. D.g, id) end
       call('ZREM', T.p .. 'due', D.g)
       call('ZREM', T.p .. 'timers', 'C' .. D.g)
-      call('UNLINK', T.p .. 'd:' .. id, T.p .. 'body:' .. id, T.p .. 'breaker:' .. D.g)
+      call('UNLINK', T.p .. 'breaker:' .. D.g)
     end
+    call('UNLINK', T.p .. 'd:' .. id, T.p .. 'body:' .. id)
     call('ZREM', T.p .. 'dl:' .. number, id)
   end
   if #deliveries > 0 then return #deliveries end

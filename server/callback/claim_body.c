@@ -62,7 +62,7 @@ static Ringback__V1__Job *job_made_up(struct arena *arena, const struct store_jo
 }
 
 const char *claim_body_render(struct arena *arena, const struct store_claim *claim, int64_t now_ms,
-                              struct claim_body *body) {
+                              struct store_body *body) {
   if (!claim->test && !claim->job.spec.length)
     return "the job is gone";
   const Ringback__V1__Job *job =
@@ -80,7 +80,7 @@ const char *claim_body_render(struct arena *arena, const struct store_claim *cla
   const char *text = json ? json_callback_render(arena, &source, &size) : xml_callback_render(arena, &source, &size);
   if (!text)
     return json ? "the body cannot be written as JSON" : "the body cannot be written as XML";
-  *body = (struct claim_body){.bytes = {(const uint8_t *)text, size},
+  *body = (struct store_body){.bytes = {(const uint8_t *)text, size},
                               .content_type = json ? "application/json" : "application/xml",
                               .traceparent = job->spec->traceparent,
                               .url = own_url ? own->url : claim->url};

@@ -6,16 +6,9 @@
 #include "redis/store_callbacks.h"
 #include "server/base/arena.h"
 
-struct claim_body {
-  struct bytes bytes;
-  const char *content_type;
-  const char *traceparent; /* "": none */
-  const char *url;         /* the claim's, or the job's own */
-};
-
 /* Everything lives in the arena. NULL, or why there is nothing to send (static): the job is gone, or its record cannot
  * be read. */
 const char *claim_body_render(struct arena *arena, const struct store_claim *claim, int64_t now_ms,
-                              struct claim_body *body);
+                              struct store_body *body);
 
 #endif

@@ -19,32 +19,39 @@
 
 enum phase { PHASE_FREEZING, PHASE_SENDING, PHASE_SETTLING };
 
+/* What the deliveries of a rule that came with one claim have in common, in an arena of its own. */
+struct endpoint {
+  size_t users;
+  struct arena *arena;
+  const struct sender_header *headers;
+  size_t header_count;
+  const int64_t *schedule_ms;
+  size_t schedule_count;
+  int64_t max_age_ms, timeout_ms;
+  const char **secrets;
+  size_t secret_count;
+  const struct address_set *allowed; /* of the rule; NULL: the operator's */
+  const struct sender_trust *trust;  /* of the rule; NULL: none of its own */
+  bool store_response;
+};
+
 struct delivery {
   struct delivery *next, **link;
   struct delivery_set *set;
   struct arena *arena; /* of all the texts below */
+  struct endpoint *endpoint;
   enum phase phase;
   int64_t retry_at_us; /* when to ask the store again; 0: an answer is awaited */
 
   unsigned partition;
-  const char *id, *url, *content_type, *traceparent;
+  const char *id, *url;
+  struct store_body body;
   int64_t claim_token;
   bool test;
   int attempts;
   int64_t own_sequence;
-  struct sender_header *headers; /* with room for our own before the rule's */
-  size_t header_count;           /* of the rule's */
-  const int64_t *schedule_ms;
-  size_t schedule_count;
-  int64_t max_age_ms;
-  int64_t create_ms, timeout_ms;
+  int64_t create_ms;
   int64_t deadline_us; /* monotonic: when the claim may have run out */
-  const char **secrets;
-  size_t secret_count;
-  struct bytes body;
-  const struct address_set *allowed; /* of the rule; NULL: the operator's */
-  const struct sender_trust *trust;  /* of the rule; NULL: none of its own */
-  bool store_response;
 
   int64_t start_us;
   bool claim_lost;
@@ -81,8 +88,14 @@ static struct delivery *delivery_create(struct delivery_set *set) {
   return delivery;
 }
 
+static void release_endpoint(struct endpoint *endpoint) {
+  if (--endpoint->users == 0)
+    arena_destroy(endpoint->arena);
+}
+
 static void delivery_end(struct delivery *delivery) {
   struct delivery_set *set = delivery->set;
+  release_endpoint(delivery->endpoint);
   *delivery->link = delivery->next;
   if (delivery->next)
     delivery->next->link = delivery->link;
@@ -169,9 +182,9 @@ static void settle_failure(struct delivery *delivery, enum callback_error error,
                                      .now_ms = redis_ms(set, clock_monotonic_us()),
                                      .random = next_random(set),
                                      .retry_after_ms = retry_after_ms,
-                                     .waits_ms = delivery->schedule_ms,
-                                     .wait_count = delivery->schedule_count,
-                                     .age_max_ms = delivery->max_age_ms};
+                                     .waits_ms = delivery->endpoint->schedule_ms,
+                                     .wait_count = delivery->endpoint->schedule_count,
+                                     .age_max_ms = delivery->endpoint->max_age_ms};
   struct schedule_verdict verdict = schedule_after_failure(&failure);
   /* A receiver's certificate may have put any bytes into curl's message. */
   size_t length = strlen(message);
@@ -208,7 +221,6 @@ static void on_sent(void *context, const struct sender_result *result) {
   }
   struct store_settlement *settlement = &delivery->settlement;
   settlement->http_status = result->http_status;
-  settlement->duration_ms = result->total_us / 1000;
   settlement->address = arena_strdup(delivery->arena, result->address);
   settlement->dns_us = result->dns_us;
   settlement->connect_us = result->connect_us;
@@ -219,7 +231,7 @@ static void on_sent(void *context, const struct sender_result *result) {
     settlement->response =
         (struct bytes){arena_copy(delivery->arena, result->response, result->response_bytes), result->response_bytes};
   count(&delivery->set->attempts, 1);
-  count(&delivery->set->attempt_ms, (uint64_t)settlement->duration_ms);
+  count(&delivery->set->attempt_ms, (uint64_t)(result->total_us / 1000));
   if (!result->error)
     settle_success(delivery);
   else
@@ -231,22 +243,26 @@ static void on_sent(void *context, const struct sender_result *result) {
 static bool may_send(void *context) {
   struct delivery *delivery = context;
   delivery->claim_lost = clock_monotonic_us() > delivery->deadline_us ||
-                         delivery->start_us + delivery->timeout_ms * 1000 > delivery->deadline_us;
+                         delivery->start_us + delivery->endpoint->timeout_ms * 1000 > delivery->deadline_us;
   return !delivery->claim_lost;
 }
 
-/* Completes delivery->headers; returns how many there are, 0 where the secrets cannot sign. */
-static size_t write_headers(struct delivery *delivery) {
-  struct sender_header *headers = delivery->headers;
-  size_t used = delivery->header_count;
-  headers[used++] = (struct sender_header){"Content-Type", delivery->content_type};
+/* The rule's headers and our own, in *all; returns how many there are, 0 where the secrets cannot sign. */
+static size_t write_headers(struct delivery *delivery, const struct sender_header **all) {
+  const struct endpoint *endpoint = delivery->endpoint;
+  struct sender_header *headers =
+      ARENA_ARRAY(delivery->arena, struct sender_header, endpoint->header_count + OWN_HEADERS_MAX);
+  size_t used = endpoint->header_count;
+  if (used)
+    memcpy(headers, endpoint->headers, used * sizeof(*headers));
+  headers[used++] = (struct sender_header){"Content-Type", delivery->body.content_type};
   headers[used++] = (struct sender_header){"User-Agent", "Ringback/" RINGBACK_VERSION};
   headers[used++] = (struct sender_header){"webhook-id", delivery->id};
-  if (delivery->secret_count) {
+  if (endpoint->secret_count) {
     int64_t now_s = clock_wall_ms() / 1000;
     char *signature = arena_alloc(delivery->arena, SIGNATURE_HEADER_SIZE);
-    if (!signature_write(delivery->secrets, delivery->secret_count, delivery->id, now_s, delivery->body.data,
-                         delivery->body.length, signature))
+    if (!signature_write(endpoint->secrets, endpoint->secret_count, delivery->id, now_s, delivery->body.bytes.data,
+                         delivery->body.bytes.length, signature))
       return 0;
     headers[used++] =
         (struct sender_header){"webhook-timestamp", arena_printf(delivery->arena, "%lld", (long long)now_s)};
@@ -255,8 +271,9 @@ static size_t write_headers(struct delivery *delivery) {
   if (delivery->own_sequence)
     headers[used++] = (struct sender_header){"Ringback-Sequence",
                                              arena_printf(delivery->arena, "%lld", (long long)delivery->own_sequence)};
-  if (delivery->traceparent[0])
-    headers[used++] = (struct sender_header){"traceparent", delivery->traceparent};
+  if (delivery->body.traceparent[0])
+    headers[used++] = (struct sender_header){"traceparent", delivery->body.traceparent};
+  *all = headers;
   return used;
 }
 
@@ -269,21 +286,22 @@ static void delivery_post(struct delivery *delivery) {
     delivery_drop(delivery, "the claim was about to run out");
     return;
   }
-  size_t header_count = write_headers(delivery);
+  const struct sender_header *headers;
+  size_t header_count = write_headers(delivery, &headers);
   if (!header_count) {
     settle_failure(delivery, CALLBACK_ERROR_CANCELLED, "the rule's secrets cannot sign", -1, delivery->test);
     settle_send(delivery);
     return;
   }
   struct sender_request request = {.url = delivery->url,
-                                   .headers = delivery->headers,
+                                   .headers = headers,
                                    .header_count = header_count,
-                                   .body = delivery->body.data,
-                                   .body_bytes = delivery->body.length,
-                                   .allowed = delivery->allowed,
-                                   .trust = delivery->trust,
-                                   .keep_response = delivery->store_response,
-                                   .timeout_ms = (int)delivery->timeout_ms,
+                                   .body = delivery->body.bytes.data,
+                                   .body_bytes = delivery->body.bytes.length,
+                                   .allowed = delivery->endpoint->allowed,
+                                   .trust = delivery->endpoint->trust,
+                                   .keep_response = delivery->endpoint->store_response,
+                                   .timeout_ms = (int)delivery->endpoint->timeout_ms,
                                    .may_send = may_send};
   bool posted = sender_post(set->sender, &request, on_sent, delivery);
   assert(posted);
@@ -304,71 +322,82 @@ static void on_frozen(void *context, const struct store_error *error) {
 static void freeze_send(struct delivery *delivery) {
   delivery->phase = PHASE_FREEZING;
   delivery->set->store_calls++;
-  store_freeze(delivery->set->store, delivery->partition, delivery->id, delivery->claim_token, delivery->url,
-               delivery->content_type, delivery->traceparent, delivery->body, on_frozen, delivery);
+  store_freeze(delivery->set->store, delivery->partition, delivery->id, delivery->claim_token, &delivery->body,
+               on_frozen, delivery);
 }
 
 /* --- a delivery's beginning and the set --- */
+
+static struct endpoint *copy_endpoint(const struct store_endpoint *from) {
+  struct arena *arena = arena_create();
+  struct endpoint *endpoint = ARENA_NEW(arena, struct endpoint);
+  *endpoint = (struct endpoint){.arena = arena,
+                                .header_count = from->header_count,
+                                .schedule_count = from->schedule_count,
+                                .max_age_ms = from->max_age_ms,
+                                .timeout_ms = from->timeout_ms > 0 ? from->timeout_ms : SENDER_TIMEOUT_MS,
+                                .secret_count = from->secret_count,
+                                .store_response = from->store_response};
+  struct sender_header *headers = ARENA_ARRAY(arena, struct sender_header, from->header_count + 1);
+  for (size_t i = 0; i < from->header_count; i++)
+    headers[i] =
+        (struct sender_header){arena_strdup(arena, from->headers[i].name), arena_strdup(arena, from->headers[i].value)};
+  endpoint->headers = headers;
+  if (from->schedule_count)
+    endpoint->schedule_ms = arena_copy(arena, from->schedule_ms, from->schedule_count * sizeof(int64_t));
+  if (from->allowed[0]) {
+    struct address_set *allowed = ARENA_NEW(arena, struct address_set);
+    /* It was checked when it was set; what is not understood allows nothing. */
+    if (address_set_parse(from->allowed, allowed))
+      allowed->count = 0;
+    endpoint->allowed = allowed;
+  }
+  if (from->trust) {
+    struct sender_trust *trust = ARENA_NEW(arena, struct sender_trust);
+    *trust = (struct sender_trust){.ca_certificates = arena_strdup(arena, from->trust->ca_certificates),
+                                   .client_certificate = arena_strdup(arena, from->trust->client_certificate),
+                                   .client_key = arena_strdup(arena, from->trust->client_key)};
+    endpoint->trust = trust;
+  }
+  endpoint->secrets = ARENA_ARRAY(arena, const char *, from->secret_count + 1);
+  for (size_t i = 0; i < from->secret_count; i++)
+    endpoint->secrets[i] = arena_strdup(arena, from->secrets[i]);
+  return endpoint;
+}
 
 static void copy_claim(struct delivery *delivery, const struct store_claim *claim, int64_t asked_us) {
   struct arena *arena = delivery->arena;
   delivery->partition = claim->partition;
   delivery->id = arena_strdup(arena, claim->id);
   delivery->url = arena_strdup(arena, claim->url);
-  delivery->content_type = arena_strdup(arena, claim->content_type);
-  delivery->traceparent = arena_strdup(arena, claim->traceparent);
   delivery->claim_token = claim->claim_token;
   delivery->test = claim->test;
   delivery->attempts = claim->attempts;
   delivery->own_sequence = claim->own_sequence;
   delivery->create_ms = claim->create_ms;
-  delivery->timeout_ms = claim->timeout_ms > 0 ? claim->timeout_ms : SENDER_TIMEOUT_MS;
   /* The claim began after it was asked for, so this errs on the safe side. */
-  delivery->deadline_us = asked_us + (delivery->timeout_ms + DISPATCHER_CLAIM_GRACE_MS) * 1000;
-  delivery->header_count = claim->header_count;
-  delivery->headers = ARENA_ARRAY(arena, struct sender_header, claim->header_count + OWN_HEADERS_MAX);
-  for (size_t i = 0; i < claim->header_count; i++)
-    delivery->headers[i] = (struct sender_header){arena_strdup(arena, claim->headers[i].name),
-                                                  arena_strdup(arena, claim->headers[i].value)};
-  delivery->schedule_count = claim->schedule_count;
-  delivery->schedule_ms =
-      claim->schedule_count ? arena_copy(arena, claim->schedule_ms, claim->schedule_count * sizeof(int64_t)) : 0;
-  delivery->max_age_ms = claim->max_age_ms;
-  delivery->store_response = claim->store_response;
-  if (claim->allowed[0]) {
-    struct address_set *allowed = ARENA_NEW(arena, struct address_set);
-    if (address_set_parse(claim->allowed,
-                          allowed)) /* it was checked when it was set; what is not understood allows nothing */
-      allowed->count = 0;
-    delivery->allowed = allowed;
-  }
-  if (claim->trust) {
-    struct sender_trust *trust = ARENA_NEW(arena, struct sender_trust);
-    *trust = (struct sender_trust){.ca_certificates = arena_strdup(arena, claim->trust->ca_certificates),
-                                   .client_certificate = arena_strdup(arena, claim->trust->client_certificate),
-                                   .client_key = arena_strdup(arena, claim->trust->client_key)};
-    delivery->trust = trust;
-  }
-  delivery->secret_count = claim->own_url ? 0 : claim->secret_count;
-  delivery->secrets = ARENA_ARRAY(arena, const char *, claim->secret_count + 1);
-  for (size_t i = 0; i < delivery->secret_count; i++)
-    delivery->secrets[i] = arena_strdup(arena, claim->secrets[i]);
-  delivery->settlement =
-      (struct store_settlement){.id = delivery->id, .claim_token = claim->claim_token, .address = ""};
+  delivery->deadline_us = asked_us + (delivery->endpoint->timeout_ms + DISPATCHER_CLAIM_GRACE_MS) * 1000;
+  delivery->settlement = (struct store_settlement){
+      .id = delivery->id, .claim_token = claim->claim_token, .url = delivery->url, .address = ""};
 }
 
-void delivery_begin(struct delivery_set *set, const struct store_claim *claim, int64_t asked_us) {
-  struct delivery *delivery = delivery_create(set);
-  copy_claim(delivery, claim, asked_us);
-  count(&set->claimed, 1);
-  if (claim->content_type[0]) {
-    delivery->body.data = arena_copy(delivery->arena, claim->body.data, claim->body.length);
-    delivery->body.length = claim->body.length;
+static void copy_body(struct delivery *delivery, const struct store_body *body) {
+  struct arena *arena = delivery->arena;
+  delivery->body = (struct store_body){.content_type = arena_strdup(arena, body->content_type),
+                                       .traceparent = arena_strdup(arena, body->traceparent),
+                                       .url = delivery->url};
+  delivery->body.bytes = (struct bytes){arena_copy(arena, body->bytes.data, body->bytes.length), body->bytes.length};
+}
+
+static void begin(struct delivery *delivery, const struct store_claim *claim) {
+  struct delivery_set *set = delivery->set;
+  if (claim->rendered) {
+    copy_body(delivery, &claim->body);
     delivery_post(delivery);
     return;
   }
   /* Rendering takes several times what stays: the delivery, which may be in hand for long, keeps only that. */
-  struct claim_body body;
+  struct store_body body;
   arena_reset(set->scratch);
   const char *error = claim_body_render(set->scratch, claim, redis_ms(set, clock_monotonic_us()), &body);
   if (error) {
@@ -377,12 +406,30 @@ void delivery_begin(struct delivery_set *set, const struct store_claim *claim, i
     settle_send(delivery);
     return;
   }
-  delivery->body = (struct bytes){arena_copy(delivery->arena, body.bytes.data, body.bytes.length), body.bytes.length};
-  delivery->content_type = arena_strdup(delivery->arena, body.content_type);
-  delivery->traceparent = arena_strdup(delivery->arena, body.traceparent);
   if (body.url != claim->url)
-    delivery->url = arena_strdup(delivery->arena, body.url);
+    delivery->settlement.url = delivery->url = arena_strdup(delivery->arena, body.url);
+  copy_body(delivery, &body);
   freeze_send(delivery);
+}
+
+void delivery_begin(struct delivery_set *set, const struct store_claim *claims, size_t count, int64_t asked_us) {
+  struct endpoint *endpoint = 0;
+  atomic_fetch_add_explicit(&set->claimed, count, memory_order_relaxed);
+  for (size_t i = 0; i < count; i++) {
+    if (!i || claims[i].endpoint != claims[i - 1].endpoint) {
+      if (endpoint)
+        release_endpoint(endpoint);
+      endpoint = copy_endpoint(claims[i].endpoint);
+      endpoint->users = 1; /* this loop */
+    }
+    struct delivery *delivery = delivery_create(set);
+    delivery->endpoint = endpoint;
+    endpoint->users++;
+    copy_claim(delivery, &claims[i], asked_us);
+    begin(delivery, &claims[i]);
+  }
+  if (endpoint)
+    release_endpoint(endpoint);
 }
 
 void delivery_retry_store(struct delivery_set *set, int64_t now_us) {

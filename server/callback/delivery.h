@@ -33,8 +33,8 @@ struct delivery_set {
   _Atomic uint64_t errors[CALLBACK_ERROR_COUNT];
 };
 
-/* Takes a claim in hand, which was asked for at asked_us (monotonic). */
-void delivery_begin(struct delivery_set *set, const struct store_claim *claim, int64_t asked_us);
+/* Takes claims in hand, which were asked for at asked_us (monotonic). */
+void delivery_begin(struct delivery_set *set, const struct store_claim *claims, size_t count, int64_t asked_us);
 
 /* A delivery of the partition is due then; 0: none is known. */
 void delivery_set_due(struct delivery_set *set, unsigned partition, int64_t due_ms);

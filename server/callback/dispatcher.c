@@ -63,7 +63,7 @@ static int64_t redis_now_ms(const struct dispatcher *dispatcher, int64_t now_us)
 }
 
 static void learn_clock(struct dispatcher *dispatcher, const struct store_claim *claim, int64_t now_us) {
-  int64_t claimed_ms = claim->claim_expire_ms - claim->timeout_ms - DISPATCHER_CLAIM_GRACE_MS;
+  int64_t claimed_ms = claim->claim_expire_ms - claim->endpoint->timeout_ms - DISPATCHER_CLAIM_GRACE_MS;
   dispatcher->set.clock_offset_us = claimed_ms * 1000 - now_us;
 }
 
@@ -81,8 +81,7 @@ static void on_claims(void *context, const struct store_error *error, const stru
   }
   if (result->count)
     learn_clock(dispatcher, &result->claims[0], now_us);
-  for (size_t i = 0; i < result->count; i++)
-    delivery_begin(&dispatcher->set, &result->claims[i], partition->asked_us);
+  delivery_begin(&dispatcher->set, result->claims, result->count, partition->asked_us);
   if (result->count >= asked)
     partition->look = true;
   /* Due, and yet nothing came: the clocks differ, or a group is at its limit. */

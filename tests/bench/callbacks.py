@@ -306,6 +306,7 @@ class Due:
 
     def __init__(self, library, partition, count, groups=10):
         import store_model
+        self.store_model = store_model
         self.library, self.client, self.partition = library, library.redis, partition
         settings = dict(head_start=0, max_size=10_000_000, max_concurrent=10_000_000, lease=10 ** 8, max_attempts=3, min_backoff=1, max_backoff=1,
                         keep_ms=10 ** 9, keep_count=10 ** 7, idempotency=1000)
@@ -331,10 +332,11 @@ class Due:
         for _ in range(times):
             self.library.advance(2)
             before = self.client.info("commandstats")["cmdstat_fcall"]["usec"]
-            claims = self.call("claim", CLAIM, 21000)[2]
+            answer = self.call("claim", CLAIM, 21000)
             spent.append(self.client.info("commandstats")["cmdstat_fcall"]["usec"] - before)
+            claims = self.store_model.claims_of(answer)
             assert len(claims) == CLAIM, len(claims)
-            self.library.calls("settle", [[c[0], c[2], 1, 0, "cancelled", "", self.library.now, 0, self.library.now, "", 0, 0, 0, 0, 0, 1, ""]
+            self.library.calls("settle", [[c.id, self.store_model.pack_attempt(c.token, 1, 0, "cancelled", "", self.library.now, self.library.now)]
                                           for c in claims], partition=self.partition)
         return CLAIM / statistics.median(spent) * 1e6
 

@@ -171,7 +171,7 @@ static void put_text(struct made *made, int which, const void *bytes, size_t len
 }
 
 static void render(struct arena *arena, struct made *made) {
-  struct claim_body body = {0};
+  struct store_body body = {0};
   const char *error = claim_body_render(arena, &made->claim, 0, &body);
   put_text(made, TEXT_ERROR, error ? error : "", error ? strlen(error) : 0);
   put_text(made, TEXT_BODY, body.bytes.data, error ? 0 : body.bytes.length);

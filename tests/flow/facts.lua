@@ -1,9 +1,26 @@
 -- What a partition of the store holds, read in one step: appended to the function library (invariants.py), whose own decoders it uses. (A function, because
 -- a chunk has 200 locals at most, and the library needs most of them.)
 ;(function()
-  local function members(key)
+  local function members(key, name)
     local list, found = call('ZRANGE', key, 0, -1, 'WITHSCORES'), {}
-    for k = 1, #list, 2 do found[list[k]] = tonumber(list[k + 1]) end
+    for k = 1, #list, 2 do found[name and name(list[k]) or list[k]] = tonumber(list[k + 1]) end
+    return found
+  end
+
+  local function id_text(id)
+    return ({'j', 's', 'd'})[floor(id:byte(1) / 64)] .. format('%08x%08x%08x%08x', unpack_struct('>I4I4I4I4', id))
+  end
+
+  -- A delivery's id as clients know it.
+  local function name_of(id)
+    if #id ~= 19 then return id end
+    local event, run = unpack_struct('>BH', id, 17)
+    return 'cb_' .. id_text(id) .. ({'_TaskFinish_'})[event] .. run
+  end
+
+  local function names_in(ids)
+    local found = {}
+    for k, id in ipairs(ids) do found[k] = name_of(id) end
     return found
   end
 
@@ -35,7 +52,7 @@
       ready = jobs_in(call('ZRANGE', Q.ready, 0, -1)), delayed = jobs_in(call('ZRANGE', Q.delayed, 0, -1)),
       delayed_from = tonumber(call('ZRANGE', Q.delayed, 0, 0, 'WITHSCORES')[2]), running = jobs_in(call('HKEYS', key .. 'running:' .. number)),
       ended = jobs_in(call('ZRANGE', key .. 'ended:' .. number, 0, -1)), listed = listed,
-      deliveries = call('ZRANGE', key .. 'dl:' .. number, 0, -1), past = call('ZRANGE', key .. 'dended:' .. number, 0, -1)}
+      deliveries = names_in(call('ZRANGE', key .. 'dl:' .. number, 0, -1)), past = names_in(call('ZRANGE', key .. 'dended:' .. number, 0, -1))}
   end
 
   local function facts_of_job(T, id)
@@ -45,14 +62,14 @@
 
   local function facts_of_delivery(T, id)
     local D = delivery(T, id)
-    return {state = D.s, queue = D.q, group = D.g, test = D.t == 1, body = call('EXISTS', T.p .. 'body:' .. id) == 1, rendered = D.ct ~= '',
-      renders = D.t == 1 or can_render(T, id, D)}
+    local body = is_rendered(T, id)
+    return {state = D.s, queue = D.q, group = D.g, test = D.kind == TO_TEST, rendered = body, renders = D.kind == TO_TEST or can_render(T, id)}
   end
 
   local function facts_of_group(T, group)
-    local Q = group_queue(T, group)
-    return {outbox = members(T.p .. 'outbox:' .. group), claims = members(T.p .. 'claims:' .. group),
-      due = tonumber(call('ZSCORE', T.p .. 'due', group) or nil), sends = Q ~= nil, limit = Q and group_limit(T, Q, group) or 0,
+    local Q, kind = group_queue(T, group)
+    return {outbox = members(T.p .. 'outbox:' .. group, name_of), claims = members(T.p .. 'claims:' .. group, name_of),
+      due = tonumber(call('ZSCORE', T.p .. 'due', group) or nil), sends = Q ~= nil, limit = Q and group_limit(T, Q, kind) or 0,
       broken = open_until(T, group) > 0}
   end
 
@@ -71,17 +88,17 @@
     for k, entry in ipairs(call('LRANGE', T.p .. 'trash', 0, -1)) do
       local kind, number, key = entry:match('^(%a) (%d+) ?%d* ?(.*)$')
       local ids = key ~= '' and call('ZRANGE', key, 0, -1) or {}
-      found[k] = {kind = kind, queue = tonumber(number), members = kind == 'J' and jobs_in(ids) or ids}
+      found[k] = {kind = kind, queue = tonumber(number), members = kind == 'J' and jobs_in(ids) or names_in(ids)}
     end
     return found
   end
 
   redis.register_function{function_name = 'facts' .. SUFFIX, flags = {'no-writes'}, callback = function(keys)
     local T = begin(keys[1])
-    local facts = {now = T.ms, timers = facts_of_timers(T), trash = facts_of_trash(T), queues = {}, jobs = {}, deliveries = {}, groups = {}, bodies = each(T, 'body:')}
+    local facts = {now = T.ms, timers = facts_of_timers(T), trash = facts_of_trash(T), queues = {}, jobs = {}, deliveries = {}, groups = {}, bodies = names_in(each(T, 'body:'))}
     for _, number in ipairs(each(T, 'q:')) do facts.queues['q' .. number] = facts_of_queue(T, number) end
     for _, id in ipairs(each(T, 'j:')) do facts.jobs[id_text(id)] = facts_of_job(T, id) end
-    for _, id in ipairs(each(T, 'd:')) do facts.deliveries[id] = facts_of_delivery(T, id) end
+    for _, id in ipairs(each(T, 'd:')) do facts.deliveries[name_of(id)] = facts_of_delivery(T, id) end
     for _, kind in ipairs({'outbox:', 'claims:'}) do
       for _, group in ipairs(each(T, kind)) do facts.groups[group] = facts.groups[group] or facts_of_group(T, group) end
     end

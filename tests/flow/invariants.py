@@ -8,7 +8,7 @@ import json
 import harness
 
 SUBMITTED, SUCCESS, FAILED, CANCEL = 1, 3, 4, 6
-PENDING, SENDING = 1, 2
+PENDING, SENDING, DELIVERED = 1, 2, 3
 
 
 def facts_of(client):
@@ -73,7 +73,7 @@ class Partition:
             self.holds(f"{id_} is in state {state}; it waits: {waits}, is claimed: {claimed}, has ended: {ended}",
                        (waits, claimed, ended) == (state == PENDING, state == SENDING, state not in (PENDING, SENDING)))
             self.holds(f"{id_} is not in its queue's list", id_ in lists[name])
-            self.holds(f"{id_} is rendered and has no body", delivery["body"] or not delivery["rendered"])
+            self.holds(f"{id_} was delivered and has no body", delivery["rendered"] or state != DELIVERED)
             if state in (PENDING, SENDING):
                 still_open[name] = still_open.get(name, 0) + 1
                 self.holds(f"{id_} is neither rendered nor can it be", delivery["rendered"] or delivery["renders"])

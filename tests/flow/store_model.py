@@ -5,7 +5,7 @@ import re
 import struct
 
 SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = 1, 2, 3, 4, 5, 6
-OK, NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION = 0, 1, 2, 3, 4, 5, 6
+OK, NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION, INTERNAL = 0, 1, 2, 3, 4, 5, 6, 11
 STRICT = 2 ** 44
 SETTINGS = ["head_start", "max_size", "max_concurrent", "lease", "max_attempts", "min_backoff", "max_backoff", "keep_ms",
             "keep_count", "idempotency"]
@@ -42,6 +42,42 @@ def read_record(data):
             seen[name] = tail[at:at + size]
             at += size
     return seen
+
+
+def delivery_id(job, run):
+    """Of a job's callback."""
+    return job + bytes([1]) + run.to_bytes(2, "big")
+
+
+def pack_attempt(token, state, status=200, class_="", message="", start=0, next_=0, reason=1, url="http://x/", address="127.0.0.1:80",
+                 phases=(0, 100, 0, 900, 5000)):
+    """An attempt as settle takes it; the phases' microseconds are DNS, connect, TLS, first byte and all of it."""
+    texts = [text.encode() for text in (address, class_, message, url)]
+    return (struct.pack(">BHB", state, status, reason) + token.to_bytes(7, "big") + start.to_bytes(6, "big") + next_.to_bytes(6, "big") +
+            struct.pack(">5I", *phases) + struct.pack(">BBHH", *map(len, texts)) + b"".join(texts))
+
+
+def pack_body(body, content_type="text/xml", traceparent="", url="http://x/"):
+    """A body as freeze takes it."""
+    texts = [text.encode() for text in (content_type, traceparent, url)]
+    return bytes([1]) + struct.pack(">BBH", *map(len, texts)) + b"".join(texts) + body
+
+
+class Claim:
+    """One of a claim's answer."""
+
+    def __init__(self, group, values):
+        jobs, self.group, self.kind, self.expiry = group[1], group[2].decode(), group[3], group[7]
+        self.id, self.token, self.attempts, self.since, self.number, self.body, job = values
+        self.rule = group[9:]  # URL, secrets, ...; nothing for a job's own endpoint
+        self.job = jobs[job - 1:] if job else None
+
+    frozen = property(lambda self: bool(self.body))
+
+
+def claims_of(answer):
+    """What a claim gave: those of all its groups."""
+    return [Claim(group, group[0][at:at + 7]) for group in answer[2] for at in range(0, len(group[0]), 7)]
 
 
 class Library:

@@ -4,10 +4,10 @@ import time
 import pytest
 
 from harness import bucket_of, duration, eventually
-from store_model import OK
+from store_model import OK, claims_of
 from test_callbacks import deliveries, run
 from test_deliveries import get_delivery, update_rule
-from test_store_outbox import ATTEMPT, DEAD, DELIVERED, PENDING, Outbox, pack_job
+from test_store_outbox import DEAD, DELIVERED, PENDING, Outbox, pack_job, settle
 from test_store_model import library  # noqa: F401  (a fixture)
 from test_tool import tool  # noqa: F401  (a fixture)
 
@@ -29,12 +29,12 @@ class Endpoint:
     def claim(self, count=1):
         """Ids and tokens; a group that had its turn has the next one a little later."""
         self.library.advance(1)
-        return [values[0:3:2] for values in self.library.call("claim", count, 2000)[2]]
+        return [(claim.id, claim.token) for claim in claims_of(self.library.call("claim", count, 2000))]
 
     def settle(self, claim, class_="", state=None, wait=3600000, reason=1):
         state = state or (PENDING if class_ else DELIVERED)
         next_ = self.library.now + wait if state == PENDING else 0
-        answer = self.library.call("settle", *claim, state, 0, class_, "", self.library.now, 5, next_, *ATTEMPT[:-1], reason)
+        answer = settle(self.library, *claim, state, 0, class_, "", next_, reason=reason)
         assert answer[0] == OK
         return answer[1]
 

@@ -47,7 +47,7 @@ SABOTAGE = [
     ("due", lambda r, key: r.delete(key), "no dispatcher will look"),
     ("outbox:*", lambda r, key: r.zpopmin(key), "it waits: False"),
     ("claims:*", lambda r, key: r.zpopmin(key), "is claimed: False"),
-    ("d:cb_*", lambda r, key: r.delete(key), "has no record"),
+    ("d:*", lambda r, key: r.delete(key), "has no record"),
     ("body:*", lambda r, key: r.delete(key), "has no body"),
     ("dl:*", lambda r, key: r.zpopmin(key), "not in its queue's list"),
     ("dended:*", lambda r, key: r.zpopmin(key), "has ended: False"),

@@ -5,13 +5,12 @@ import random
 import pytest
 
 from invariants import check
-from store_model import NOT_FOUND, OK, PRECONDITION, Library, pack_settings
+from store_model import NOT_FOUND, OK, PRECONDITION, Library, claims_of, delivery_id, pack_attempt, pack_body, pack_settings
 from test_store_model import LUA_MS_MAX, PARTITION, SEEDS, library, slowest_ms  # noqa: F401  (a fixture)
 
 PENDING, SENDING, DELIVERED, DEAD, SUPPRESSED = 1, 2, 3, 4, 5
 CONCURRENCY = 32
 OWN_URL, NO_CALLBACK = 2, 1
-ATTEMPT = ["127.0.0.1:80", 0, 100, 0, 900, 5000, 1]  # where to, microseconds of the phases, why there is a next one
 KEEP_MS, KEEP_MS_DELIVERIES = 1500, 3 * 86400 * 1000
 
 
@@ -19,6 +18,14 @@ def pack_job(flags, endpoint):
     spec = b"spec"
     head = bytes([1, 1, flags, 0]) + bytes(4) + bytes(4) + bytes(6) * 2 + bytes(8) + bytes([1]) + len(spec).to_bytes(4, "big")
     return head + b"T" + (endpoint.to_bytes(4, "big") if flags & OWN_URL else b"") + spec
+
+
+def settle(library, id_, token, state, status=200, class_="", message="", next_=0, answer=(), **more):  # noqa: F811
+    return library.call("settle", id_, pack_attempt(token, state, status, class_, message, library.now, next_, **more), *answer)
+
+
+def freeze(library, id_, token, body=b"<xml/>", **more):  # noqa: F811
+    return library.call("freeze", id_, token, pack_body(body, **more))
 
 
 class Delivery:
@@ -97,7 +104,7 @@ class Outbox:
         job = self.jobs[id_]
         flags, endpoint, run, _ = job
         job[3] = self.now
-        name = f"cb_j{id_.hex()}_TaskFinish_{run}"
+        name = delivery_id(id_, run)
         assert name not in self.deliveries
         if flags & NO_CALLBACK:
             return
@@ -122,7 +129,7 @@ class Outbox:
             self.ended(id_)
 
     def last_delivery(self, id_):
-        return self.deliveries.get(f"cb_j{id_.hex()}_TaskFinish_{self.jobs[id_][2]}")
+        return self.deliveries.get(delivery_id(id_, self.jobs[id_][2]))
 
     def needed(self, id_):
         """Whether a delivery has yet to be rendered from the job's record."""
@@ -166,18 +173,19 @@ class Outbox:
     def claim(self):
         count = self.pick.choice([1, 5, 64])
         answer = self.library.call("claim", count, 2000)
-        assert answer[0] == OK and len(answer[2]) <= count
-        for values in answer[2]:
-            delivery = self.deliveries[values[0].decode()]
+        claims = claims_of(answer)
+        assert answer[0] == OK and len(claims) <= count
+        for claim in claims:
+            delivery = self.deliveries[claim.id]
             assert self.sendable(delivery), vars(delivery)
-            assert values[1].decode() == delivery.group and values[6] == delivery.attempts - delivery.before
-            assert values[2] not in self.tokens
-            assert bool(values[14]) == delivery.frozen and (delivery.frozen or len(values[17]) == 7)
-            delivery.state, delivery.token, delivery.expiry = SENDING, values[2], values[3]
-            self.tokens.append(values[2])
+            assert claim.group == delivery.group and claim.attempts == delivery.attempts - delivery.before
+            assert claim.token not in self.tokens
+            assert claim.frozen == delivery.frozen and (delivery.frozen or claim.job[0] == claim.id[:16])
+            delivery.state, delivery.token, delivery.expiry = SENDING, claim.token, claim.expiry
+            self.tokens.append(claim.token)
             if self.breaker(delivery.group).until:
-                self.breaker(delivery.group).probe, self.breaker(delivery.group).probe_ends = values[2], values[3]
-        return len(answer[2])
+                self.breaker(delivery.group).probe, self.breaker(delivery.group).probe_ends = claim.token, claim.expiry
+        return len(claims)
 
     def claim_all(self):
         """Whatever could be sent has been claimed when claiming brings no more, several times."""
@@ -192,13 +200,13 @@ class Outbox:
         claimed = [delivery for delivery in self.deliveries.values() if delivery.state == SENDING]
         for delivery in self.pick.sample(claimed, min(len(claimed), self.pick.choice([1, 10, 40]))):
             if not delivery.frozen:
-                answer = self.library.call("freeze", delivery.id, delivery.token, "http://x/", "text/xml", "", b"<xml/>")
+                answer = freeze(self.library, delivery.id, delivery.token)
                 assert answer[0] == OK
                 delivery.frozen = True
             state, next_ = self.pick.choice([(DELIVERED, 0)] * self.luck + [(PENDING, self.now + self.pick.choice([10, 900])), (DEAD, 0)])
             class_ = "" if state == DELIVERED else "timeout"
             was_open = self.breaker(delivery.group).until
-            answer = self.library.call("settle", delivery.id, delivery.token, state, 200, class_, "", self.now, 5, next_, *ATTEMPT)
+            answer = settle(self.library, delivery.id, delivery.token, state, 200, class_, "", next_)
             rule_gone = state == PENDING and ":" not in delivery.group and not self.rule["url"]
             self.breaker(delivery.group).settled(self.now, delivery.token, state == DELIVERED, rule_gone)
             is_open = self.breaker(delivery.group).until
@@ -212,12 +220,13 @@ class Outbox:
 
     def settle_stale(self):
         """Only a success counts when the claim is no longer current."""
-        stale = [delivery for delivery in self.deliveries.values() if delivery.token and delivery.state != SENDING and not delivery.trashed]
+        stale = [delivery for delivery in self.deliveries.values()
+                 if delivery.token and delivery.frozen and delivery.state != SENDING and not delivery.trashed]
         for delivery in self.pick.sample(stale, min(len(stale), 2)):
-            assert self.library.call("freeze", delivery.id, delivery.token, "u", "t", "", "b")[0] == PRECONDITION
-            answer = self.library.call("settle", delivery.id, delivery.token, PENDING, 500, "", "", self.now, 5, self.now, *ATTEMPT)
+            assert freeze(self.library, delivery.id, delivery.token, b"b")[0] == PRECONDITION
+            answer = settle(self.library, delivery.id, delivery.token, PENDING, 500, "", "", self.now)
             assert answer[0] == PRECONDITION
-            answer = self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0, *ATTEMPT)
+            answer = settle(self.library, delivery.id, delivery.token, DELIVERED, 200, "", "", 0)
             assert answer[0] == OK
             if delivery.state != DELIVERED:
                 self.breaker(delivery.group).settled(self.now, delivery.token, True)
@@ -253,7 +262,7 @@ class Outbox:
     def may_redeliver(self, delivery):
         if delivery.state not in (PENDING, DELIVERED, DEAD) or (":" not in delivery.group and not self.rule["url"]):
             return False
-        job, run = bytes.fromhex(delivery.id[4:36]), int(delivery.id.rsplit("_", 1)[1])
+        job, run = delivery.id[:16], int.from_bytes(delivery.id[17:], "big")
         return delivery.frozen or (job in self.jobs and self.jobs[job][2] == run and bool(self.jobs[job][3]))
 
     def sweep(self):
@@ -275,7 +284,7 @@ class Outbox:
             assert not self.needed_by(id_, job)
 
     def needed_by(self, id_, job):
-        delivery = self.deliveries.get(f"cb_j{id_.hex()}_TaskFinish_{job[2]}")
+        delivery = self.deliveries.get(delivery_id(id_, job[2]))
         return bool(delivery) and delivery.state in (PENDING, SENDING) and not delivery.frozen
 
     def advance(self):
@@ -290,23 +299,23 @@ class Outbox:
         found, position = {}, b""
         while True:
             answer = self.library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, position)
-            found |= {values[0].decode(): values for values in answer[2]}
+            found |= {values[0]: values for values in answer[2]}
             position = answer[1]
             if not position:
                 break
         assert set(found) == set(self.deliveries)
         for name, values in found.items():
             delivery = self.deliveries[name]
-            assert (values[4], values[6]) == (delivery.state, delivery.attempts), vars(delivery)
+            assert (values[2], values[4]) == (delivery.state, delivery.attempts), vars(delivery)
             if delivery.state == PENDING and not delivery.trashed:
-                assert values[13] == delivery.next
+                assert values[11] == delivery.next
         still_open = sum(delivery.state in (PENDING, SENDING) for delivery in self.deliveries.values())
         assert int(self.library.redis.hget(f"{PARTITION}q:{self.number}", "od")) == still_open
         groups = {delivery.group for delivery in self.deliveries.values()}
         for group in groups:
-            claims = {member.decode() for member in self.library.redis.zrange(f"{PARTITION}claims:{group}", 0, -1)}
+            claims = set(self.library.redis.zrange(f"{PARTITION}claims:{group}", 0, -1))
             assert claims == {d.id for d in self.deliveries.values() if d.group == group and d.state == SENDING}
-            outbox = {member.decode() for member in self.library.redis.zrange(f"{PARTITION}outbox:{group}", 0, -1)}
+            outbox = set(self.library.redis.zrange(f"{PARTITION}outbox:{group}", 0, -1))
             assert outbox == {d.id for d in self.deliveries.values() if d.group == group and d.state == PENDING and not d.trashed}
         assert self.library.call("rule_get", "a", "q")[18] == self.breaker(str(self.number)).until
         check(self.library.redis)
@@ -323,7 +332,8 @@ class Outbox:
             self.claim()
             for delivery in self.deliveries.values():
                 if delivery.state == SENDING:
-                    assert self.library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", self.now, 5, 0, *ATTEMPT)[0] == OK
+                    assert delivery.frozen or freeze(self.library, delivery.id, delivery.token) == [OK]
+                    assert settle(self.library, delivery.id, delivery.token, DELIVERED, 200, "", "", 0)[0] == OK
                     self.breaker(delivery.group).settled(self.now, delivery.token, True)
                     delivery.attempts += 1
                     delivery.state, delivery.next, delivery.ended = DELIVERED, 0, self.now
@@ -363,7 +373,7 @@ def test_random_ends_claims_and_settlements(library, seed):  # noqa: F811
     assert library.call("queue_delete", "a", "q", 0)[0] == PRECONDITION or not outbox.deliveries
     library.call("queue_delete", "a", "q", 1)
     for delivery in outbox.deliveries.values():
-        assert library.call("settle", delivery.id, delivery.token, DELIVERED, 200, "", "", 0, 5, 0, *ATTEMPT)[0] == NOT_FOUND
+        assert settle(library, delivery.id, delivery.token, DELIVERED)[0] == NOT_FOUND
     library.advance(100000)
     while library.call("sweep")[1]:
         pass
@@ -391,7 +401,7 @@ def test_a_failing_endpoint_at_its_limit_holds_nothing_back(library):  # noqa: F
     assert len(first) == CONCURRENCY
     for delivery in first:
         # Refused by us, which says nothing of the endpoint: the breaker stays closed.
-        assert library.call("settle", delivery.id, delivery.token, PENDING, 0, "cancelled", "no", library.now, 5, library.now + 60000, *ATTEMPT)[0] == OK
+        assert settle(library, delivery.id, delivery.token, PENDING, 0, "cancelled", "no", library.now + 60000)[0] == OK
         delivery.attempts, delivery.state, delivery.next = 1, PENDING, library.now + 60000
     outbox.claim_all()
     assert sum(delivery.state == SENDING for delivery in outbox.deliveries.values()) == 60 - CONCURRENCY
@@ -408,7 +418,8 @@ def end_job(library):  # noqa: F811
 def end_one_of(library):  # noqa: F811
     """A rule's delivery, ended and claimed; its id and token."""
     end_job(library)
-    return library.call("claim", 1, 2000)[2][0][0:3:2]
+    (claim,) = claims_of(library.call("claim", 1, 2000))
+    return claim.id, claim.token
 
 
 def end_one(outbox):
@@ -418,34 +429,34 @@ def end_one(outbox):
 def test_a_rule_that_only_fails_is_switched_off_after_120_hours_and_20_failures(library):  # noqa: F811
     outbox = Outbox(library, 1)
 
-    def settle(state):
+    def end_with(state):
         library.redis.delete(f"{PARTITION}breaker:{outbox.number}")  # which would have us wait
         id_, token = end_one(outbox)
         next_ = library.now + 10 ** 9 if state == PENDING else 0
-        assert library.call("settle", id_, token, state, 500, "status_5xx", "no", library.now, 5, next_, *ATTEMPT)[0] == OK
+        assert settle(library, id_, token, state, 500, "status_5xx", "no", next_)[0] == OK
 
     def rule():
         return library.call("rule_get", "a", "q")
 
     library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/")
     for _ in range(30):
-        settle(PENDING)
+        end_with(PENDING)
     library.advance(119 * HOUR)
-    settle(PENDING)
+    end_with(PENDING)
     assert rule()[1] == 1
-    settle(DELIVERED)
+    end_with(DELIVERED)
     library.advance(2 * HOUR)
-    settle(PENDING)
+    end_with(PENDING)
     assert rule()[1] == 1, "a success begins the count anew"
     library.advance(121 * HOUR)
     for _ in range(18):
-        settle(PENDING)
+        end_with(PENDING)
     assert rule()[1] == 1, "19 failures are too few"
-    settle(PENDING)
+    end_with(PENDING)
     assert rule()[1] == 0 and b"120 hours" in rule()[9]
     library.call("rule_update", "a", "q", "", "on", 1)
     assert rule()[1] == 1 and rule()[9] == b""
-    settle(PENDING)
+    end_with(PENDING)
     assert rule()[1] == 1
 
 
@@ -458,9 +469,9 @@ def test_a_delivery_that_ends_its_dispatcher_five_times_is_dead(library):  # noq
         while library.call("sweep")[1]:
             pass
         found, = library.call("delivery_get", "a", id_)[2]
-        assert (found[4], found[6]) == (PENDING if times < 5 else DEAD, 0), "without using up attempts"
-        assert len(library.call("claim", 1, 2000)[2]) == (1 if times < 5 else 0)
-    assert found[8] == b"crash_loop"
+        assert (found[2], found[4]) == (PENDING if times < 5 else DEAD, 0), "without using up attempts"
+        assert len(claims_of(library.call("claim", 1, 2000))) == (1 if times < 5 else 0)
+    assert found[6] == b"crash_loop"
 
 
 def test_a_delivery_that_is_set_aside_frees_its_place_for_the_next(library):  # noqa: F811
@@ -469,12 +480,12 @@ def test_a_delivery_that_is_set_aside_frees_its_place_for_the_next(library):  # 
     for _ in range(3):
         end_job(library)
     for _ in range(3 * 5):
-        claimed, = library.call("claim", 8, 2000)[2]
-        assert claimed[6] == 0
+        claimed, = claims_of(library.call("claim", 8, 2000))
+        assert claimed.attempts == 0
         library.advance(4000)
         while library.call("sweep")[1]:
             pass
-    assert [values[4] for values in library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, b"")[2]] == [DEAD] * 3
+    assert [values[2] for values in library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, b"")[2]] == [DEAD] * 3
 
 
 def test_a_rule_s_epoch_rises_when_it_is_switched_deleted_or_gets_another_url(library):  # noqa: F811
@@ -491,7 +502,7 @@ def test_a_rule_s_epoch_rises_when_it_is_switched_deleted_or_gets_another_url(li
     assert library.call("rule_delete", "a", "q")[14] == 5
     update("url", "http://x/", "on", 1)
     outbox_id, token = end_one_of(library)
-    assert library.call("settle", outbox_id, token, DEAD, 410, "gone", "no", library.now, 5, 0, *ATTEMPT)[0] == OK
+    assert settle(library, outbox_id, token, DEAD, 410, "gone", "no", 0)[0] == OK
     assert library.call("rule_get", "a", "q")[1] == 0 and library.call("rule_get", "a", "q")[14] == 7
 
 
@@ -508,10 +519,10 @@ def test_the_last_claim_of_a_rule_that_is_off_is_told(library):  # noqa: F811
         return found
 
     claims = [end_one(outbox) for _ in range(3)]
-    assert library.call("settle", *claims[0], DELIVERED, 200, "", "", library.now, 5, 0, *ATTEMPT)[0] == OK
+    assert settle(library, *claims[0], DELIVERED, 200, "", "", 0)[0] == OK
     assert library.call("rule_update", "a", "q", "", "on", 0)[15] == 2 and told() == []
     assert library.call("claim", 64, 2000)[2] == []
-    assert library.call("settle", *claims[1], PENDING, 500, "status_5xx", "no", library.now, 5, library.now + 1, *ATTEMPT)[0] == OK
+    assert settle(library, *claims[1], PENDING, 500, "status_5xx", "no", library.now + 1)[0] == OK
     assert library.call("rule_get", "a", "q")[15] == 1 and told() == []
     # The last one's dispatcher is gone: its claim runs out.
     library.advance(4000)
@@ -520,63 +531,3 @@ def test_the_last_claim_of_a_rule_that_is_off_is_told(library):  # noqa: F811
     assert library.call("rule_get", "a", "q")[15] == 0
     assert told() == [b"r 0 %d" % outbox.number]
     assert library.call("claim", 64, 2000)[2] == [], "the rule is off"
-
-
-def pending_callbacks(library, name, count, spec=b"spec", rule=("http://x/", 256)):
-    """A queue with so many callbacks due."""
-    settings = {"head_start": 0, "max_size": 100000, "max_concurrent": 100000, "lease": 10 ** 8, "max_attempts": 3, "min_backoff": 1,
-                "max_backoff": 1, "keep_ms": KEEP_MS, "keep_count": 100000, "idempotency": 1000}
-    library.call("queue_create", "a", name, 1, pack_settings(settings))
-    library.call("rule_update", "a", name, "", "on", 1, "url", rule[0], "cc", rule[1])
-    head = pack_job(0, 0)[:33]
-    library.call("submit", "a", name, 1, "", b"0" * 8, *[head + len(spec).to_bytes(4, "big") + b"T" + spec] * count)
-    jobs = library.call("lease", "a", count, "w", 0, name)[2]
-    library.call("finish", "a", *[value for k in range(0, len(jobs), 9) for value in (jobs[k + 2], jobs[k], "s", 0, "Success", "", b"")])
-    library.advance(1)
-
-
-def groups_of(answer):
-    counts = {}
-    for values in answer[2]:
-        counts[values[1]] = counts.get(values[1], 0) + 1
-    return sorted(counts.values())
-
-
-def test_a_claim_shares_its_turns_among_those_who_wait(library):  # noqa: F811
-    pending_callbacks(library, "q1", 200)
-    assert groups_of(library.call("claim", 100, 2000)) == [100]
-    pending_callbacks(library, "q2", 100)
-    library.advance(1000)
-    assert groups_of(library.call("claim", 100, 2000)) == [50, 50]
-    for k in range(30):
-        pending_callbacks(library, f"other{k}", 20)
-    library.advance(1000)
-    assert max(groups_of(library.call("claim", 100, 2000))) == 8
-
-
-def test_a_claim_answers_with_about_a_megabyte(library):  # noqa: F811
-    pending_callbacks(library, "q", 50, spec=bytes(60000))
-    total = 0
-    for _ in range(4):
-        library.advance(1)
-        answer = library.call("claim", 100, 2000)
-        assert sum(len(values[17][3]) for values in answer[2]) < 1024 * 1024 + 70000
-        total += len(answer[2])
-    assert total == 50
-
-
-def test_a_frozen_body_comes_with_the_next_claim_and_leaves_with_its_delivery(library):  # noqa: F811
-    pending_callbacks(library, "q", 1)
-    (first,) = library.call("claim", 1, 2000)[2]
-    assert library.call("freeze", first[0], first[2], "http://x/", "text/xml", "", b"<xml/>") == [OK]
-    assert library.call("freeze", first[0], first[2], "http://x/", "text/xml", "", b"<other/>") == [OK]
-    assert library.call("settle", first[0], first[2], PENDING, 500, "status_5xx", "", library.now, 5, library.now + 10, *ATTEMPT)[0] == OK
-    library.advance(20)
-    (second,) = library.call("claim", 1, 2000)[2]
-    assert (second[0], second[14], second[15], second[17]) == (first[0], b"text/xml", b"<xml/>", [])
-    assert library.call("settle", second[0], second[2], DELIVERED, 200, "", "", library.now, 5, 0, *ATTEMPT)[0] == OK
-    assert library.redis.get(f"{PARTITION}body:{first[0].decode()}") == b"<xml/>"
-    library.advance(KEEP_MS_DELIVERIES + 1000)
-    for _ in range(5):
-        library.call("sweep")
-    assert not library.redis.keys("*body:*") and not library.redis.keys(f"{PARTITION}d:*")

@@ -54,7 +54,7 @@ static struct store_claim claim_of(struct arena *arena, const Ringback__V1__JobS
 }
 
 static void expect_body(struct arena *arena, const struct store_claim *claim, const char *type, const char *expected) {
-  struct claim_body body;
+  struct store_body body;
   const char *error = claim_body_render(arena, claim, 1656588680000, &body);
   if (error)
     fail_msg("%s", error);
@@ -159,7 +159,7 @@ static void failure_has_its_golden_bytes_in_every_shape(void **state) {
   claim.job.code = "";
   claim.job.message = "";
   claim.format = RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_XML_SEED;
-  struct claim_body body;
+  struct store_body body;
   assert_null(claim_body_render(*state, &claim, 0, &body));
   assert_non_null(strstr((const char *)body.bytes.data, "<Code>Failed</Code><Message></Message>"));
 }
@@ -195,7 +195,7 @@ static void a_job_s_own_callback_has_its_own_url_and_format(void **state) {
   spec.traceparent = (char *)"00-trace";
   struct store_claim claim = claim_of(*state, &spec, 0, RINGBACK__V1__JOB_STATE__JOB_STATE_SUCCESS,
                                       RINGBACK__V1__CALLBACK_FORMAT__CALLBACK_FORMAT_XML_CURRENT);
-  struct claim_body body;
+  struct store_body body;
   assert_null(claim_body_render(*state, &claim, 0, &body));
   assert_string_equal(body.url, "http://rule/");
   assert_string_equal(body.content_type, "application/xml");
@@ -220,7 +220,7 @@ static void a_test_says_of_itself_that_it_is_one(void **state) {
 
 static void what_cannot_be_read_has_no_body(void **state) {
   struct store_claim claim = {.bucket = "demo", .url = ""};
-  struct claim_body body;
+  struct store_body body;
   assert_string_equal(claim_body_render(*state, &claim, 0, &body), "the job is gone");
   claim.job.spec = (struct bytes){(const uint8_t *)"\xff\xff", 2};
   claim.job.code = claim.job.message = "";
