@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import multiprocessing
+import random
 import re
 import time
 
@@ -16,16 +17,17 @@ STATUS = {code: b"HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n" % code for code in
 
 
 class Receiver:
-    """Accepts what is well signed, or everything while it knows no secret; refuses one request in `refuse_one_in` with 500.
+    """Accepts what is well signed, or everything while it knows no secret; refuses one request in `refuse_one_in` with 500. Answers within
+    `answer_s`, at random: at once if that is 0.
 
     A request is (when it began in ns of time.monotonic, id, status, Ringback-Sequence or 0)."""
 
-    def __init__(self, directory, refuse_one_in=0):
+    def __init__(self, directory, refuse_one_in=0, answer_s=0):
         context = multiprocessing.get_context("spawn")
         path = directory / "requests"
         self.file, self.rest = open(path, "wb+", buffering=0), b""
         self.control, control = context.Pipe()
-        self.process = context.Process(target=serve, args=(str(path), control, refuse_one_in), daemon=True)
+        self.process = context.Process(target=serve, args=(str(path), control, refuse_one_in, answer_s), daemon=True)
         self.process.start()
         self.port = self.control.recv()
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -92,14 +94,14 @@ class Connection(asyncio.Protocol):
             id_ = found[1] if found else b"-"
             status = self.owner.judge(id_, head, body)
             self.owner.file.write(b"%d %s %d %s\n" % (self.start, id_, status, sequence[1] if sequence else b"0"))
-            self.transport.write(STATUS[status])
+            self.owner.answer(self.transport, STATUS[status])
             self.start = now
 
 
 class Owner:
-    def __init__(self, path, refuse_one_in):
+    def __init__(self, path, refuse_one_in, answer_s):
         self.file, self.secrets = open(path, "ab"), Secrets()
-        self.refuse_one_in, self.count = refuse_one_in, 0
+        self.refuse_one_in, self.answer_s, self.count = refuse_one_in, answer_s, 0
 
     def judge(self, id_, head, body):
         if self.secrets.keys and not self.secrets.accept(id_, head, body):
@@ -107,8 +109,14 @@ class Owner:
         self.count += 1
         return 500 if self.refuse_one_in and self.count % self.refuse_one_in == 0 else 200
 
+    def answer(self, transport, data):
+        if self.answer_s:
+            self.loop.call_later(random.uniform(0, self.answer_s), transport.write, data)
+        else:
+            transport.write(data)
+
     async def run(self, control):
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=1024)
 
         def on_control():
@@ -122,5 +130,5 @@ class Owner:
             self.file.flush()
 
 
-def serve(path, control, refuse_one_in):
-    asyncio.run(Owner(path, refuse_one_in).run(control))
+def serve(path, control, refuse_one_in, answer_s):
+    asyncio.run(Owner(path, refuse_one_in, answer_s).run(control))
