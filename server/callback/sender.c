@@ -28,6 +28,7 @@ struct sender {
   size_t in_flight, finished;
   struct transfer *transfers; /* in flight, wherever they are */
   struct transfer *ended;     /* of those without a handle in the multi: done is due */
+  struct sender_urls urls;
   size_t idle_count;
   CURL **idle;
 };
@@ -114,6 +115,7 @@ void sender_destroy(struct sender *sender) {
   if (sender->multi)
     curl_multi_cleanup(sender->multi);
   sender_loop_destroy(sender->loop);
+  sender_urls_close(&sender->urls);
   if (sender->wakeup >= 0)
     close(sender->wakeup);
   free(sender->idle);
@@ -161,7 +163,7 @@ static void resolved(void *context, const struct sockaddr_storage *addresses, si
   struct transfer *transfer = context;
   if (error) {
     transfer->result.dns_us = clock_monotonic_us() - transfer->start_us;
-    transfer_stop(transfer, CALLBACK_ERROR_DNS, "%s: %s", transfer->url.host, error);
+    transfer_stop(transfer, CALLBACK_ERROR_DNS, "%s: %s", transfer->url->url.host, error);
     end_early(transfer);
     return;
   }
@@ -172,7 +174,7 @@ bool sender_post(struct sender *sender, const struct sender_request *request, se
   if (sender->in_flight >= sender->options.in_flight_max)
     return false;
   int64_t now_us = clock_monotonic_us();
-  struct transfer *transfer = transfer_create(request, now_us);
+  struct transfer *transfer = transfer_create(request, &sender->urls, now_us);
   transfer->sender = sender;
   transfer->allowed = &sender->options.allowed;
   transfer->loop = sender->loop;
@@ -182,10 +184,10 @@ bool sender_post(struct sender *sender, const struct sender_request *request, se
   list_add(&sender->transfers, transfer);
   if (transfer->stopped)
     end_early(transfer);
-  else if (transfer->url.is_address)
-    dial(transfer, &transfer->url.address, 1);
+  else if (transfer->url->url.is_address)
+    dial(transfer, &transfer->url->url.address, 1);
   else
-    resolver_lookup(sender->resolver, transfer->url.host, now_us, resolved, transfer);
+    resolver_lookup(sender->resolver, transfer->url->url.host, now_us, resolved, transfer);
   return true;
 }
 

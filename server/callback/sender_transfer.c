@@ -12,49 +12,71 @@
 
 #include "server/callback/sender_loop.h"
 
-struct transfer *transfer_create(const struct sender_request *request, int64_t now_us) {
-  size_t length = strlen(request->url);
-  struct transfer *transfer = calloc(1, sizeof(*transfer) + length + 1);
+#define HEADER_LINE_MAX 2047
+/* Unless it is named, curl waits for a 100 Continue before larger bodies. */
+static const char expect_line[] = "Expect:";
+
+static size_t header_line_size(const struct sender_header *header) {
+  return strlen(header->name) + strlen(": ") + strlen(header->value) + 1;
+}
+
+/* Returns where the next one is to be written. */
+static char *write_header_line(char *line, const struct sender_header *header) {
+  size_t name = strlen(header->name), value = strlen(header->value);
+  memcpy(line, header->name, name);
+  memcpy(line + name, ": ", 2);
+  memcpy(line + name + 2, header->value, value + 1);
+  return line + name + 2 + value + 1;
+}
+
+static void check_header(struct transfer *transfer, const struct sender_header *header) {
+  for (const char *c = header->value; *c; c++)
+    if ((unsigned char)*c < 0x20 || *c == 0x7f)
+      transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "the header %s has a control character", header->name);
+  if (header_line_size(header) - 1 > HEADER_LINE_MAX)
+    transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "the header %s is too long", header->name);
+}
+
+/* A list such as curl takes, made at once instead of line by line. */
+static void set_headers(struct transfer *transfer, const struct sender_request *request) {
+  struct curl_slist *lines = transfer->header_lines;
+  char *text = (char *)(lines + request->header_count + 1);
+  for (size_t i = 0; i < request->header_count; i++) {
+    check_header(transfer, &request->headers[i]);
+    lines[i] = (struct curl_slist){text, &lines[i + 1]};
+    text = write_header_line(text, &request->headers[i]);
+  }
+  memcpy(text, expect_line, sizeof(expect_line));
+  lines[request->header_count] = (struct curl_slist){text, 0};
+  transfer->headers = lines;
+}
+
+struct transfer *transfer_create(const struct sender_request *request, struct sender_urls *urls, int64_t now_us) {
+  size_t size = sizeof(struct transfer) + (request->header_count + 1) * sizeof(struct curl_slist) + sizeof(expect_line);
+  for (size_t i = 0; i < request->header_count; i++)
+    size += header_line_size(&request->headers[i]);
+  struct transfer *transfer = malloc(size);
   if (!transfer)
     abort();
-  transfer->start_us = now_us;
-  transfer->timeout_us = (request->timeout_ms ? request->timeout_ms : SENDER_TIMEOUT_MS) * 1000LL;
-  transfer->may_send = request->may_send;
-  transfer->narrowed = request->allowed;
-  transfer->trust = request->trust;
+  *transfer = (struct transfer){.start_us = now_us,
+                                .timeout_us = (request->timeout_ms ? request->timeout_ms : SENDER_TIMEOUT_MS) * 1000LL,
+                                .may_send = request->may_send,
+                                .narrowed = request->allowed,
+                                .trust = request->trust,
+                                .body = request->body,
+                                .body_bytes = request->body_bytes,
+                                .url = sender_urls_take(urls, request->url),
+                                .result.retry_after_ms = -1};
   if (request->keep_response && !(transfer->kept = malloc(SENDER_RESPONSE_KEPT_MAX)))
     abort();
-  transfer->body = request->body;
-  transfer->body_bytes = request->body_bytes;
-  transfer->result.retry_after_ms = -1;
-  const char *error = url_parse(request->url, length, &transfer->url);
-  if (error) {
-    transfer_stop(transfer, CALLBACK_ERROR_BLOCKED_ADDRESS, "the URL %s", error);
-    return transfer;
-  }
-  memcpy(transfer->url_text, request->url, length + 1);
-  for (size_t i = 0; i < request->header_count; i++) {
-    const char *value = request->headers[i].value;
-    for (const char *c = value; *c; c++)
-      if ((unsigned char)*c < 0x20 || *c == 0x7f)
-        transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "the header %s has a control character",
-                      request->headers[i].name);
-    char line[2048];
-    int size = snprintf(line, sizeof(line), "%s: %s", request->headers[i].name, value);
-    struct curl_slist *longer =
-        size > 0 && (size_t)size < sizeof(line) ? curl_slist_append(transfer->headers, line) : 0;
-    if (longer)
-      transfer->headers = longer;
-    else
-      transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "the header %s is too long", request->headers[i].name);
-  }
-  /* Unless it is named, curl waits for a 100 Continue before larger bodies. */
-  transfer->headers = curl_slist_append(transfer->headers, "Expect:");
+  if (transfer->url->error)
+    transfer_stop(transfer, CALLBACK_ERROR_BLOCKED_ADDRESS, "the URL %s", transfer->url->error);
+  set_headers(transfer, request);
   return transfer;
 }
 
 void transfer_destroy(struct transfer *transfer) {
-  curl_slist_free_all(transfer->headers);
+  sender_url_release(transfer->url);
   curl_slist_free_all(transfer->resolve);
   free(transfer->kept);
   free(transfer);
@@ -114,7 +136,9 @@ static int before_first_byte(void *context, char *remote, char *local, int remot
   }
   if (!vet_one(transfer, (const struct sockaddr *)&address))
     return CURL_PREREQFUNC_ABORT;
-  address_print((const struct sockaddr *)&address, transfer->result.address);
+  size_t length = strnlen(remote, ADDRESS_TEXT_SIZE - 1);
+  memcpy(transfer->result.address, remote, length);
+  transfer->result.address[length] = 0;
   if (transfer->may_send && !transfer->may_send(transfer->context)) {
     transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "not sent: the claim on the delivery was about to run out");
     return CURL_PREREQFUNC_ABORT;
@@ -168,7 +192,7 @@ static size_t take_body(char *data, size_t size, size_t count, void *context) {
 /* `+host:port:address,...`: the plus makes the entry expire from curl's cache. */
 static bool write_addresses(struct transfer *transfer, const struct sockaddr_storage *addresses, size_t count) {
   char line[URL_HOST_SIZE + 16 + 16 * (ADDRESS_TEXT_SIZE + 3)];
-  size_t used = (size_t)snprintf(line, sizeof(line), "+%s:%u:", transfer->url.host, transfer->url.port);
+  size_t used = (size_t)snprintf(line, sizeof(line), "+%s:%u:", transfer->url->url.host, transfer->url->url.port);
   for (size_t i = 0; i < count; i++) {
     char text[ADDRESS_TEXT_SIZE];
     address_print((const struct sockaddr *)&addresses[i], text);
@@ -249,7 +273,7 @@ static bool set_trust(struct transfer *transfer) {
 static bool set_request(struct transfer *transfer, long left_ms) {
   CURL *easy = transfer->easy;
   long connect_ms = left_ms < SENDER_CONNECT_TIMEOUT_MS ? left_ms : SENDER_CONNECT_TIMEOUT_MS;
-  return !curl_easy_setopt(easy, CURLOPT_URL, &transfer->url_text[0]) &&
+  return !curl_easy_setopt(easy, CURLOPT_CURLU, transfer->url->parsed) &&
          !curl_easy_setopt(easy, CURLOPT_RESOLVE, transfer->resolve) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->body) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)transfer->body_bytes) &&
@@ -261,14 +285,14 @@ static bool set_request(struct transfer *transfer, long left_ms) {
 bool transfer_begin(struct transfer *transfer, CURL *easy, const struct sockaddr_storage *addresses, size_t count,
                     int64_t now_us) {
   transfer->easy = easy;
-  if (!transfer->url.is_address)
+  if (!transfer->url->url.is_address)
     transfer->result.dns_us = now_us - transfer->start_us;
   int64_t left_ms = (transfer->timeout_us - transfer->result.dns_us) / 1000;
   if (left_ms <= 0) {
     transfer_stop(transfer, CALLBACK_ERROR_TIMEOUT, "no time was left after resolving the name");
     return false;
   }
-  bool set = (transfer->url.is_address || write_addresses(transfer, addresses, count)) && set_hooks(transfer) &&
+  bool set = (transfer->url->url.is_address || write_addresses(transfer, addresses, count)) && set_hooks(transfer) &&
              set_trust(transfer) && set_request(transfer, (long)left_ms);
   if (!set)
     transfer_stop(transfer, CALLBACK_ERROR_CANCELLED, "curl refused a setting of the request");

@@ -5,7 +5,7 @@
 #include <curl/curl.h>
 
 #include "server/callback/sender.h"
-#include "server/callback/url.h"
+#include "server/callback/sender_urls.h"
 
 struct transfer {
   struct transfer *next, **link; /* of the sender's list of those in flight */
@@ -18,12 +18,13 @@ struct transfer {
   sender_done *done;
   void *context;
   bool (*may_send)(void *context);
-  CURL *easy; /* NULL: not dialling yet */
-  struct curl_slist *headers, *resolve;
+  CURL *easy;                 /* NULL: not dialling yet */
+  struct curl_slist *headers; /* the first of an array at the transfer's end */
+  struct curl_slist *resolve;
   const void *body;
   size_t body_bytes;
   int64_t timeout_us, start_us;
-  struct callback_url url;
+  const struct sender_url *url;
 
   enum callback_error stopped; /* by a hook, or before dialling; message says why */
   bool connected;              /* a connection is there, new or reused */
@@ -31,11 +32,11 @@ struct transfer {
   char retry_after[128]; /* "": not given */
   char curl_message[CURL_ERROR_SIZE];
   struct sender_result result;
-  char url_text[];
+  struct curl_slist header_lines[]; /* and their texts behind them */
 };
 
 /* Takes over everything of the request but its body. Never NULL; `stopped` is set when the request cannot be sent. */
-struct transfer *transfer_create(const struct sender_request *request, int64_t now_us);
+struct transfer *transfer_create(const struct sender_request *request, struct sender_urls *urls, int64_t now_us);
 void transfer_destroy(struct transfer *transfer);
 
 /* Ends it before or while dialling. */

@@ -31,7 +31,7 @@ static bool has_http_scheme(const char *text, bool *https) {
 bool url_host_to_address(const char *host, uint16_t port, struct sockaddr_storage *address) {
   memset(address, 0, sizeof(*address));
   struct sockaddr_in6 *six = (struct sockaddr_in6 *)address;
-  if (inet_pton(AF_INET6, host, &six->sin6_addr) == 1) {
+  if (strchr(host, ':') && inet_pton(AF_INET6, host, &six->sin6_addr) == 1) {
     six->sin6_family = AF_INET6;
     six->sin6_port = htons(port);
     return true;
@@ -45,7 +45,8 @@ bool url_host_to_address(const char *host, uint16_t port, struct sockaddr_storag
     plain[length - 1] = 0;
   memset(address, 0, sizeof(*address));
   struct sockaddr_in *four = (struct sockaddr_in *)address;
-  if (!inet_aton(plain, &four->sin_addr))
+  /* The first takes the usual form alone, in a tenth of the other's time. */
+  if (inet_pton(AF_INET, plain, &four->sin_addr) != 1 && !inet_aton(plain, &four->sin_addr))
     return false;
   four->sin_family = AF_INET;
   four->sin_port = htons(port);
@@ -108,7 +109,8 @@ static const char *take_parts(CURLU *parsed, struct callback_url *url) {
   return error;
 }
 
-const char *url_parse(const char *text, size_t length, struct callback_url *url) {
+const char *url_parse_for_curl(const char *text, size_t length, struct callback_url *url, CURLU **kept) {
+  *kept = 0;
   memset(url, 0, sizeof(*url));
   if (length == 0)
     return "is empty";
@@ -135,6 +137,16 @@ const char *url_parse(const char *text, size_t length, struct callback_url *url)
     error = "is not a valid URL";
   else
     error = take_parts(parsed, url);
+  if (error)
+    curl_url_cleanup(parsed);
+  else
+    *kept = parsed;
+  return error;
+}
+
+const char *url_parse(const char *text, size_t length, struct callback_url *url) {
+  CURLU *parsed;
+  const char *error = url_parse_for_curl(text, length, url, &parsed);
   curl_url_cleanup(parsed);
   return error;
 }

@@ -27,6 +27,12 @@ struct callback_url {
  * *url is only valid after NULL. */
 const char *url_parse(const char *text, size_t length, struct callback_url *url);
 
+struct Curl_URL;
+
+/* The same, and hands over libcurl's parse of it (a CURLU, to be cleaned up), so that it need not parse it again;
+ * *parsed is NULL after an error. */
+const char *url_parse_for_curl(const char *text, size_t length, struct callback_url *url, struct Curl_URL **parsed);
+
 /* Reads an address in any form that inet_aton or inet_pton takes, with one trailing dot allowed. */
 bool url_host_to_address(const char *host, uint16_t port, struct sockaddr_storage *address);
 

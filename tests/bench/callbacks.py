@@ -119,24 +119,26 @@ def dispatcher_row(scheme, target):
     return row
 
 
-def sender_row(scheme, target):
-    def row(context):
+def sender_rows(scheme, target):
+    def rows(context):
         from nginx import Nginx
         seconds = context.pick(4, 2)
         nginx = Nginx(context.directory("n"))
 
-        def ours():
-            program = [context.build / "tests" / "sender_load", nginx.url(scheme), BODY_BYTES, IN_FLIGHT, seconds, nginx.ca]
-            posts, took = subprocess.run([str(word) for word in program], check=True, capture_output=True, text=True).stdout.split()
+        def posts(program):
+            words = [context.build / "tests" / program, nginx.url(scheme), BODY_BYTES, IN_FLIGHT, seconds, nginx.ca]
+            posts, took = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout.split()
             return int(posts) / float(took)
 
         try:
-            return frame.measured(context, ours, lambda: nginx.wrk(scheme, IN_FLIGHT, seconds, BODY_BYTES), "wrk", "posts/s",
-                                  target=("ratio", ">=", target))
+            wrk, sender, bare = frame.alternate(context.rounds, lambda: nginx.wrk(scheme, IN_FLIGHT, seconds, BODY_BYTES),
+                                                lambda: posts("sender_load"), lambda: posts("curl_load"))
         finally:
             nginx.stop()
-    row.__doc__ = f"The same over {scheme.upper()} by the sender alone, without outbox and Redis"
-    return row
+        return [frame.compared(sender, wrk, "wrk", "posts/s", name=f"callback-sender-{scheme}-vs-wrk", target=("ratio", ">=", target)),
+                frame.compared(bare, wrk, "wrk", "posts/s", name=f"callback-libcurl-{scheme}-vs-wrk")]
+    rows.__doc__ = f"The same over {scheme.upper()} by the sender alone, without outbox and Redis; and by a bare loop over libcurl, which is the most it can reach"
+    return rows
 
 
 # --- from an end to the first byte -----------------------------------------------------------------------------------------------------
@@ -349,8 +351,8 @@ ROWS = {
 }
 
 MORE = {
-    "callback-sender-http-vs-wrk": sender_row("http", 0.45),
-    "callback-sender-https-vs-wrk": sender_row("https", 0.4),
+    "callback-sender-http-vs-wrk": sender_rows("http", 0.45),
+    "callback-sender-https-vs-wrk": sender_rows("https", 0.4),
     "callback-first-byte": first_byte,
     "callback-10k-in-flight": in_flight_10k,
 }
