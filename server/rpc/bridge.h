@@ -27,6 +27,8 @@
 #define RPC_SPARE_ARENAS_MAX 512
 #define RPC_INBOX_KEYS_MAX 4096 /* more than that wakes everything that is parked */
 #define RPC_PARK_KEYS_MAX 100
+#define RPC_PARK_QUIET_MAX 64
+#define RPC_PARK_QUIET_MS 5
 #define RPC_THREADS_MAX 64
 #define RPC_PATIENCE_MS 20        /* a flush that takes longer lets the system thread do gRPC's polling meanwhile */
 #define RPC_STAND_IN_MS 1         /* how long it polls before it looks for events of its own */
@@ -70,6 +72,16 @@ struct park_bucket {
 struct park_trial {
   uint64_t key;
   struct rpc_call *call;
+  uint64_t ticket; /* the call's; it draws another when it is served */
+  bool beside;     /* tried together with what it waited for, and not because of a notification */
+};
+
+/* A key whose waiter was served beside. The notification of that is still to come and concerns nobody, so what comes in
+ * these milliseconds waits until they are over, or until the key is tried anyway. */
+struct park_quiet {
+  uint64_t key;
+  int64_t until_ms;
+  bool told; /* a notification came */
 };
 
 struct park_lot {
@@ -80,6 +92,8 @@ struct park_lot {
   struct rpc_call **scratch; /* as large as the heap */
   struct park_trial *trials;
   size_t trial_count, trial_capacity;
+  struct park_quiet quiet[RPC_PARK_QUIET_MAX];
+  size_t quiet_count;
   uint64_t next_ticket;
 };
 
@@ -117,6 +131,7 @@ struct rpc_thread {
   struct park_lot parked;
   struct rpc_call *deferred_first, *deferred_last; /* have a message or a half-close that is to be delivered */
   struct rpc_call *gone;                           /* their peers are gone; `closed` is due */
+  struct rpc_call *behind;                         /* answered, but to leave behind another's message */
   struct rpc_call *done;                           /* to be released when the batch is settled */
   struct rpc_call *spare;
   size_t spare_count;
@@ -145,9 +160,9 @@ struct rpc_server {
 
 struct rpc_call {
   struct rpc_thread *thread;
-  struct rpc_bound_method *method;                        /* NULL: a method that nobody serves */
-  grpc_call *core;                                        /* NULL while armed */
-  struct rpc_call *next_deferred, *next_gone, *next_done; /* next_done also links spare ones */
+  struct rpc_bound_method *method;                                      /* NULL: a method that nobody serves */
+  grpc_call *core;                                                      /* NULL while armed */
+  struct rpc_call *next_deferred, *next_gone, *next_behind, *next_done; /* next_done also links spare ones */
 
   /* Filled by gRPC when the call arrives. */
   gpr_timespec deadline;
@@ -185,6 +200,7 @@ struct rpc_call {
   bool has_trailer;
 
   bool parked, park_shared, drain_woken;
+  bool reply_behind;
   uint64_t park_ticket; /* 0: never parked */
   bool park_anew;       /* draws another ticket when it parks again */
   int64_t park_until_ms;
@@ -199,6 +215,8 @@ void call_arm(struct rpc_thread *thread, struct rpc_bound_method *method);
 void call_deliver_deferred(struct rpc_thread *thread);
 /* Tells handlers of calls whose peers are gone. True when there was one. */
 bool call_close_gone(struct rpc_thread *thread);
+/* Lets the answers leave that were to leave behind another call's message. */
+void call_answer_behind(struct rpc_thread *thread);
 void call_release_done(struct rpc_thread *thread);
 void call_free_spare(struct rpc_thread *thread);
 

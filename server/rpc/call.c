@@ -203,10 +203,27 @@ static void call_finish(struct rpc_call *call, enum rpc_code code) {
   park_remove(call);
   call->over = true;
   call->code = code;
-  if (call->sending)
+  if (call->sending) {
     call->end_wanted = true;
-  else
+  } else if (call->reply_behind) {
+    call->next_behind = call->thread->behind;
+    call->thread->behind = call;
+  } else {
     call_start_final(call);
+    call_answer_behind(call->thread);
+  }
+}
+
+void call_answer_behind(struct rpc_thread *thread) {
+  while (thread->behind) {
+    struct rpc_call *call = thread->behind;
+    thread->behind = call->next_behind;
+    call_start_final(call);
+  }
+}
+
+void rpc_reply_behind(struct rpc_call *call) {
+  call->reply_behind = true;
 }
 
 /* --- messages out --- */
@@ -243,6 +260,7 @@ bool rpc_send(struct rpc_call *call, const ProtobufCMessage *message) {
   ops[op_count++].data.send_message.send_message = call->outgoing;
   call->sending = true;
   call_start(call, ops, op_count, &call->sent);
+  call_answer_behind(call->thread);
   return true;
 }
 

@@ -186,7 +186,11 @@ void park_remove(struct rpc_call *call) {
 }
 
 int64_t park_next_deadline(const struct park_lot *lot) {
-  return lot->heap_count ? lot->heap[0]->park_until_ms : INT64_MAX;
+  int64_t next_ms = lot->heap_count ? lot->heap[0]->park_until_ms : INT64_MAX;
+  for (size_t i = 0; i < lot->quiet_count; i++)
+    if (lot->quiet[i].told && lot->quiet[i].until_ms < next_ms)
+      next_ms = lot->quiet[i].until_ms;
+  return next_ms;
 }
 
 /* --- waking --- */
@@ -199,7 +203,7 @@ static void call_wake(struct rpc_call *call, enum rpc_wake why) {
 
 static struct rpc_call *first_exclusive(struct park_lot *lot, uint64_t key) {
   for (struct park_waiter *waiter = bucket_of(lot, key)->first; waiter; waiter = waiter->next)
-    if (waiter->key == key && !waiter->call->park_shared)
+    if (waiter->key == key && !waiter->call->park_shared && !waiter->call->peer_gone)
       return waiter->call;
   return NULL;
 }
@@ -234,25 +238,63 @@ static bool wake_all(struct park_lot *lot, enum rpc_wake why) {
   return true;
 }
 
-static void trial_add(struct park_lot *lot, uint64_t key, struct rpc_call *call) {
+static bool is_tried(const struct park_lot *lot, uint64_t key) {
+  for (size_t i = 0; i < lot->trial_count; i++)
+    if (lot->trials[i].key == key)
+      return true;
+  return false;
+}
+
+static struct park_quiet *quiet_find(struct park_lot *lot, uint64_t key) {
+  for (size_t i = 0; i < lot->quiet_count; i++)
+    if (lot->quiet[i].key == key)
+      return &lot->quiet[i];
+  return NULL;
+}
+
+static void quiet_remove(struct park_lot *lot, uint64_t key) {
+  struct park_quiet *quiet = quiet_find(lot, key);
+  if (quiet)
+    *quiet = lot->quiet[--lot->quiet_count];
+}
+
+static void quiet_add(struct park_lot *lot, uint64_t key, int64_t until_ms) {
+  quiet_remove(lot, key);
+  if (lot->quiet_count < RPC_PARK_QUIET_MAX)
+    lot->quiet[lot->quiet_count++] = (struct park_quiet){.key = key, .until_ms = until_ms};
+}
+
+/* One trial of a key at a time: while it succeeds the next call is tried. */
+static bool try_first(struct park_lot *lot, uint64_t key, bool beside) {
+  struct rpc_call *call = is_tried(lot, key) ? NULL : first_exclusive(lot, key);
+  if (!call)
+    return false;
+  quiet_remove(lot, key);
   if (lot->trial_count == lot->trial_capacity)
     lot->trials = grow(lot->trials, &lot->trial_capacity, sizeof(struct park_trial));
-  lot->trials[lot->trial_count++] = (struct park_trial){key, call};
+  lot->trials[lot->trial_count++] = (struct park_trial){key, call, call->park_ticket, beside};
+  call_wake(call, RPC_WAKE_KEY);
+  return true;
+}
+
+bool rpc_wake_beside(struct rpc_call *call, uint64_t key) {
+  return try_first(&call->thread->parked, key, true);
 }
 
 void park_wake(struct rpc_thread *thread, const uint64_t *keys, size_t count, bool everything) {
   struct park_lot *lot = &thread->parked;
   if (everything) {
+    lot->quiet_count = 0;
     wake_all(lot, RPC_WAKE_KEY);
     return;
   }
   for (size_t i = 0; i < count; i++) {
     wake_shared(lot, keys[i]);
-    struct rpc_call *call = first_exclusive(lot, keys[i]);
-    if (!call)
-      continue;
-    trial_add(lot, keys[i], call);
-    call_wake(call, RPC_WAKE_KEY);
+    struct park_quiet *quiet = quiet_find(lot, keys[i]);
+    if (quiet && thread->now_ms < quiet->until_ms)
+      quiet->told = true;
+    else
+      try_first(lot, keys[i], false);
   }
 }
 
@@ -268,21 +310,43 @@ bool park_continue(struct rpc_thread *thread) {
   size_t kept = 0;
   for (size_t i = 0; i < lot->trial_count; i++) {
     struct park_trial trial = lot->trials[i];
-    if (!trial.call->over && waits_for(trial.call, trial.key))
-      continue; /* tried in vain */
-    trial.call = first_exclusive(lot, trial.key);
-    if (!trial.call)
+    bool waits = !trial.call->over && waits_for(trial.call, trial.key);
+    if (trial.beside && !(waits && trial.call->park_ticket == trial.ticket))
+      quiet_add(lot, trial.key, thread->now_ms + RPC_PARK_QUIET_MS);
+    if (waits)
+      continue; /* tried in vain, or it has emptied the queue */
+    struct rpc_call *next = first_exclusive(lot, trial.key);
+    if (!next)
       continue;
-    lot->trials[kept++] = trial;
-    call_wake(trial.call, RPC_WAKE_KEY);
+    lot->trials[kept++] = (struct park_trial){trial.key, next, next->park_ticket, trial.beside};
+    call_wake(next, RPC_WAKE_KEY);
   }
   lot->trial_count = kept;
   return kept > 0;
 }
 
-bool park_expire(struct rpc_thread *thread) {
+/* Keys that were to be quiet until now, and of which something was told. */
+static bool quiet_expire(struct rpc_thread *thread) {
   struct park_lot *lot = &thread->parked;
   bool any = false;
+  for (size_t i = 0; i < lot->quiet_count;) {
+    struct park_quiet quiet = lot->quiet[i];
+    if (thread->now_ms < quiet.until_ms) {
+      i++;
+      continue;
+    }
+    lot->quiet[i] = lot->quiet[--lot->quiet_count];
+    if (quiet.told) {
+      try_first(lot, quiet.key, false);
+      any = true;
+    }
+  }
+  return any;
+}
+
+bool park_expire(struct rpc_thread *thread) {
+  struct park_lot *lot = &thread->parked;
+  bool any = quiet_expire(thread);
   while (lot->heap_count && lot->heap[0]->park_until_ms <= thread->now_ms) {
     struct rpc_call *call = lot->heap[0];
     call_wake(call, RPC_WAKE_DEADLINE);

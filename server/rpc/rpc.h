@@ -166,6 +166,10 @@ const char *rpc_method_name(struct rpc_call *call);   /* "/ringback.v1.JobServic
 /* A request header (lower case), NULL when absent. Lives as long as the call. */
 const char *rpc_header(struct rpc_call *call, const char *name);
 
+/* Once, before rpc_reply: the answer leaves behind the next message of another call of this thread, or at the end of
+ * the flush. For who has woken another beside: to it the message matters more. */
+void rpc_reply_behind(struct rpc_call *call);
+
 /* Unary, client-streaming: answers with OK. The message is serialized before this returns. The call is over for the
  * handler. */
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *response);
@@ -198,6 +202,10 @@ void rpc_resume_reading(struct rpc_call *call);
  * parked_max allows: the call is then not parked and the handler must answer. A call that parks again keeps its place
  * in line. Cancelling a parked call unparks it. A handler may tell from rpc_is_over that its call ended. */
 bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, bool shared, int64_t until_ms);
+
+/* Tries the first call of this thread that waits exclusively for the key, in the flush to come: for a handler that has
+ * just queued what it may be waiting for. False: there is none, or one is being tried. */
+bool rpc_wake_beside(struct rpc_call *call, uint64_t key);
 
 /* The call has had its turn: when it parks again it stands behind the others. */
 void rpc_leave_line(struct rpc_call *call);

@@ -82,18 +82,20 @@ static void inbox_empty(struct rpc_thread *thread) {
 
 static void thread_flush(struct rpc_thread *thread) {
   struct rpc_server *server = thread->server;
-  if (!thread->flush || thread->flush(thread->context, RPC_PATIENCE_MS))
-    return;
-  atomic_fetch_add(&server->absent, 1);
-  thread_poke(&server->threads[server->thread_count], NULL);
-  thread->flush(thread->context, -1);
-  atomic_fetch_sub(&server->absent, 1);
+  if (thread->flush && !thread->flush(thread->context, RPC_PATIENCE_MS)) {
+    atomic_fetch_add(&server->absent, 1);
+    thread_poke(&server->threads[server->thread_count], NULL);
+    thread->flush(thread->context, -1);
+    atomic_fetch_sub(&server->absent, 1);
+  }
+  call_answer_behind(thread);
 }
 
 static void thread_settle(struct rpc_thread *thread) {
   call_deliver_deferred(thread);
   thread_flush(thread);
   call_close_gone(thread);
+  park_continue(thread);
   inbox_empty(thread);
   park_expire(thread);
   bool moved;

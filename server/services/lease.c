@@ -78,6 +78,14 @@ static void reply_jobs(struct lease_call *context, const struct store_leased *re
   rpc_reply(context->call, &response.base);
 }
 
+static void wait(struct lease_call *context, const struct store_leased *result) {
+  const struct store_lease *request = &context->request;
+  nearby_learn(services_nearby(context->call), request->bucket, request->queues, result->wait_keys,
+               result->wait_key_count);
+  if (!rpc_park(context->call, result->wait_keys, result->wait_key_count, false, context->until_ms))
+    rpc_fail_status(context->call, status_too_many_parked(rpc_arena(context->call)));
+}
+
 static void lease_done(void *data, const struct store_error *error, const struct store_leased *result) {
   struct lease_call *context = data;
   if (rpc_is_over(context->call)) {
@@ -91,8 +99,8 @@ static void lease_done(void *data, const struct store_error *error, const struct
     reply_jobs(context, result);
   else if (context->until_ms <= rpc_now_ms(context->call))
     reply_empty(context->call);
-  else if (!rpc_park(context->call, result->wait_keys, result->wait_key_count, false, context->until_ms))
-    rpc_fail_status(context->call, status_too_many_parked(rpc_arena(context->call)));
+  else
+    wait(context, result);
 }
 
 static void ask(struct lease_call *context) {

@@ -9,6 +9,7 @@
 #include "redis/store.h"
 #include "server/callback/address.h"
 #include "server/rpc/rpc.h"
+#include "server/services/nearby.h"
 
 enum { BATCH_MAX = 250, PAGE_SIZE_MAX = 100, PAGE_SIZE_DEFAULT = 10, REQUEST_ID_CHARACTERS_MAX = 64 };
 
@@ -26,6 +27,7 @@ struct services_config {
 struct services_thread {
   struct store *store;
   const struct services_config *config;
+  struct nearby nearby;
 };
 
 extern const struct rpc_service queue_service;
@@ -35,6 +37,10 @@ extern const struct rpc_service callback_service;
 
 static inline struct store *services_store(struct rpc_call *call) {
   return ((struct services_thread *)rpc_thread(call))->store;
+}
+
+static inline struct nearby *services_nearby(struct rpc_call *call) {
+  return &((struct services_thread *)rpc_thread(call))->nearby;
 }
 
 static inline const struct services_config *services_config(struct rpc_call *call) {

@@ -51,6 +51,12 @@ static uint64_t digest(const struct store_submit *submit) {
   return hash;
 }
 
+/* To a worker that waits on this thread, if there is one. */
+static void offer(struct rpc_call *call, const struct store_submit *submit) {
+  if (submit->queue && submit->jobs[0].not_before_ms <= rpc_now_ms(call))
+    nearby_offer(services_nearby(call), call, submit->bucket, submit->queue);
+}
+
 static void submit_job_done(void *data, const struct store_error *error, const struct store_submitted *result) {
   struct submit_call *context = data;
   struct arena *arena = rpc_arena(context->call);
@@ -90,6 +96,7 @@ void submit_job(struct rpc_call *call, const ProtobufCMessage *message) {
   submit.jobs = &job;
   submit.digest = digest(&submit);
   store_submit(services_store(call), &submit, submit_job_done, context);
+  offer(call, &submit);
 }
 
 static void submit_jobs_done(void *data, const struct store_error *error, const struct store_submitted *result) {
@@ -150,4 +157,5 @@ void submit_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   submit.jobs = jobs;
   submit.digest = digest(&submit);
   store_submit(services_store(call), &submit, submit_jobs_done, context);
+  offer(call, &submit);
 }

@@ -151,6 +151,8 @@ static void lease_done(void *data, const struct store_error *error, const struct
   } else {
     take_jobs(work, result);
     memcpy(work->keys, result->wait_keys, work->queue_count * sizeof *work->keys);
+    if (work->waiting)
+      nearby_learn(services_nearby(work->call), work->bucket, work->queues, work->keys, work->queue_count);
     if (result->count > 0)
       rpc_leave_line(work->call);
   }

@@ -1,9 +1,11 @@
-"""How many waiting workers a change wakes: as many as there is work for, and not all of them."""
+"""How many waiting workers a change wakes, and by which way: as many as there is work for, and not all of them."""
+import threading
 import time
 
 import pytest
 
-from harness import Api, duration, eventually
+from harness import SLOW, Api, duration, eventually
+from test_work_stream import Stream
 
 WAITERS, JOBS = 1000, 10
 
@@ -59,3 +61,64 @@ def test_a_queue_that_is_resumed_wakes_as_many_of_a_thousand_waiters_as_it_has_j
     took = min(resumed(servers, queue, api) for _ in range(3))
     # A lease for each job, one in vain a server, the resume; twice that for tries that cross on the way.
     assert JOBS < took <= 2 * (JOBS + count + 1), f"{took} calls for {JOBS} jobs"
+
+
+class Seen:
+    """What Redis is asked, in order: the names of functions, and `subscribe`."""
+
+    def __init__(self, client):
+        self.words = []
+        self.monitor = client.monitor()
+        self.monitor.__enter__()
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        self.thread.start()
+
+    def listen(self):
+        try:
+            for command in self.monitor.listen():
+                words = command["command"].split(" ", 2)
+                self.words.append(words[1].split("_")[0] if words[0] == "FCALL" else words[0].lower())
+        except Exception:  # its connection was closed
+            pass
+
+    def stop(self):
+        self.monitor.connection.disconnect()
+        self.thread.join()
+
+
+def test_a_job_reaches_a_worker_that_waits_on_the_same_thread_without_a_notification(start_redis, start_server, bucket):
+    redis = start_redis("--appendfsync", "no")
+    server = start_server(redis=redis.url)
+    client = redis.client()
+    queue = server.api.make_queue(bucket)
+    deaf = []
+    for _ in range(20):  # the submit may come too late, or cross a lease that was in vain just before
+        eventually(lambda: client.pubsub_numsub("ringback:wake")[0][1] == 1, 10, what="the listener is there")
+        call = server.api.worker.LeaseJobs.begin(queues=[queue], timeout=60, wait=duration(30))
+        eventually(lambda: server.metrics()["ringback_calls_parked"] == 1, 10, what="the call waits")
+        seen = Seen(client)
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # the listener is back in 100 ms, and then wakes everybody
+        job, = server.api.submit(queue, 1)
+        assert [leased.job.id for leased in call.result().jobs] == [job]
+        eventually(lambda: "subscribe" in seen.words, 10, what="the listener is back")
+        seen.stop()
+        deaf = seen.words[:seen.words.index("subscribe")]
+        if "submit" in deaf and "lease" in deaf[deaf.index("submit"):]:
+            return
+    raise AssertionError(f"each time the job went only when the listener was back; before: {deaf}")
+
+
+def test_jobs_submitted_here_and_on_another_server_at_once_all_reach_the_waiting_worker_at_once(start_redis, start_server, bucket):
+    redis = start_redis("--appendfsync", "no")
+    here, there = start_server(redis=redis.url), start_server(redis=redis.url)
+    queue = here.api.make_queue(bucket)
+    worker = Stream(here.api, queue, credit=400)
+    for _ in range(100):
+        eventually(lambda: here.metrics()["ringback_calls_parked"] == 1, 10, what="the worker waits")
+        calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T")) for server in (here, there)]
+        begun = time.monotonic()
+        jobs = worker.jobs(2)
+        assert time.monotonic() - begun < 3 * SLOW, "only the look every ten seconds found it"
+        assert sorted(leased.job.id for leased in jobs) == sorted(call.result().job.id for call in calls)
+        worker.finish(*jobs)
+        worker.finished(2)
