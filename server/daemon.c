@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -26,6 +27,8 @@ enum {
   REDIS_START_MS_MAX = 30000, /* how long an external Redis may be away at start */
   POLICY_MS_MAX = 2000,
   PATH_SIZE = 4096,
+  CALLS_LEFT_MIN = 1000,
+  CALLS_LEFT_TICKS = 10,
 };
 
 struct daemon {
@@ -39,6 +42,8 @@ struct daemon {
   struct listener *listener;
   struct dispatcher *dispatcher;
   struct http *http;
+  uint64_t calls_peak; /* in hand, since memory was given back */
+  unsigned calls_left_ticks;
 };
 
 /* --- the RPC threads' hooks --- */
@@ -250,11 +255,26 @@ struct daemon *daemon_start(const struct daemon_config *config) {
   return NULL;
 }
 
-/* --- end --- */
+/* --- while it runs, and the end --- */
 
 void daemon_tick(struct daemon *daemon) {
   if (daemon->embedded)
     embedded_check(daemon->embedded);
+}
+
+void daemon_give_memory_back(struct daemon *daemon) {
+  struct rpc_metrics metrics;
+  rpc_server_metrics(daemon->server, &metrics);
+  if (metrics.calls_in_hand > daemon->calls_peak)
+    daemon->calls_peak = metrics.calls_in_hand;
+  bool left =
+      daemon->calls_peak >= metrics.calls_in_hand + CALLS_LEFT_MIN && daemon->calls_peak >= 2 * metrics.calls_in_hand;
+  daemon->calls_left_ticks = left ? daemon->calls_left_ticks + 1 : 0;
+  if (daemon->calls_left_ticks < CALLS_LEFT_TICKS)
+    return;
+  malloc_trim(0); /* free keeps it: between what is freed lie pieces that are in use */
+  daemon->calls_peak = metrics.calls_in_hand;
+  daemon->calls_left_ticks = 0;
 }
 
 void daemon_drain(struct daemon *daemon) {

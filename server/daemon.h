@@ -27,6 +27,9 @@ struct daemon *daemon_start(const struct daemon_config *config);
 
 /* Looks after the embedded Redis: about once a second, and after SIGCHLD. On main's thread. */
 void daemon_tick(struct daemon *daemon);
+/* Once many calls have left and stayed away for ten looks, gives the memory that they took back to the system. To be
+ * called once a second, and not while the server drains. */
+void daemon_give_memory_back(struct daemon *daemon);
 
 /* Lets calls finish for the grace time, then stops every thread. Blocks. Not yet the embedded Redis: daemon_tick goes
  * on meanwhile. */

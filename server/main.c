@@ -110,8 +110,10 @@ static int run(const struct daemon_config *config) {
   if (!daemon)
     return is_end(wait_for_signal(&set, 0)) ? 0 : 1;
   int number;
-  while (!is_end(number = wait_for_signal(&set, TICK_MS)))
+  while (!is_end(number = wait_for_signal(&set, TICK_MS))) {
     daemon_tick(daemon);
+    daemon_give_memory_back(daemon);
+  }
   log_event(LOG_INFO, "draining", log_text("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"),
             log_number("grace_ms", config->options->grace_ms));
   drain_daemon(daemon, &set);
