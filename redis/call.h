@@ -50,7 +50,7 @@ int64_t value_number(const struct redis_value *array, size_t index);
 /* The seven values of a job from `at` on (add_job of 30_jobs.lua). False: not a job. */
 bool value_job(struct store_call *call, const struct redis_value *array, size_t at, struct store_job *job);
 
-/* The code, reason and number of each item from `at` on. */
+/* What became of each item: a number, or of a refused one {code, reason, number}. */
 void answer_items(struct store_call *call, const struct store_error *error, const struct redis_value *reply);
 
 #endif

@@ -205,6 +205,8 @@ struct store_job {
   const char *code, *message, *worker;
   struct bytes spec;   /* packed JobSpec */
   struct bytes result; /* packed Payload; empty: none */
+  int64_t fencing_token;
+  int64_t lease_expire_ms; /* of a lease just granted; later ones are not kept here */
 };
 
 struct store_jobs {
@@ -303,14 +305,8 @@ struct store_lease {
   int64_t lease_ms; /* 0: each job's or its queue's */
 };
 
-struct store_leased_job {
-  struct store_job job;
-  int64_t fencing_token;
-  int64_t lease_expire_ms;
-};
-
 struct store_leased {
-  const struct store_leased_job *jobs;
+  const struct store_job *jobs; /* with fencing_token and lease_expire_ms */
   size_t count;
   const uint64_t *wait_keys; /* what rpc_park waits for: one a queue of the request, in order */
   size_t wait_key_count;

@@ -67,18 +67,18 @@ void store_submit(struct store *store, const struct store_submit *request, store
 /* --- reading --- */
 
 bool value_job(struct store_call *call, const struct redis_value *array, size_t at, struct store_job *job) {
-  struct bytes id = value_bytes(array, at), queue_id = value_bytes(array, at + 6);
+  struct bytes id = value_bytes(array, at), state = value_bytes(array, at + 4), queue_id = value_bytes(array, at + 6);
   if (id.length != sizeof job->id.bytes || queue_id.length != sizeof job->queue_id)
     return false;
   memcpy(job->id.bytes, id.data, sizeof job->id.bytes);
   memcpy(job->queue_id, queue_id.data, sizeof job->queue_id);
   job->queue = value_text(array, at + 5);
   job->state = (int)value_number(array, at + 1);
-  if (!record_read(call->arena, value_bytes(array, at + 3), value_bytes(array, at + 4), job))
+  if (!record_read(call->arena, value_bytes(array, at + 3), state, job))
     return false;
-  struct bytes record = value_bytes(array, at + 3);
-  bool purged = job->state == RINGBACK__V1__JOB_STATE__JOB_STATE_CANCEL && record.data[1] != job->state;
-  if (purged) { /* the sweep has not come to it yet */
+  int stored = state.length ? state.data[0] : RINGBACK__V1__JOB_STATE__JOB_STATE_SUBMITTED;
+  if (job->state == RINGBACK__V1__JOB_STATE__JOB_STATE_CANCEL && stored != job->state) {
+    /* It was purged, and the sweep has not come to it yet. */
     job->end_ms = value_number(array, at + 2);
     job->code = "Cancel";
     job->message = "the queue was purged";
@@ -166,14 +166,16 @@ void answer_items(struct store_call *call, const struct store_error *error, cons
     return;
   }
   struct store_items result = {.changed = value_number(reply, 1), .next_position = value_text(reply, 2)};
-  result.count = (redis_count(reply) - 3) / 3;
+  result.count = redis_count(reply) - 3;
   struct store_item *items = ARENA_ARRAY(call->arena, struct store_item, result.count + 1);
   for (size_t i = 0; i < result.count; i++) {
-    int64_t number = value_number(reply, 5 + i * 3);
-    items[i].error.code = (enum store_code)value_number(reply, 3 + i * 3);
-    items[i].error.reason = value_text(reply, 4 + i * 3);
+    const struct redis_value *refused = redis_at(reply, 3 + i);
+    bool done_so = redis_kind(refused) != REDIS_ARRAY;
+    int64_t number = done_so ? value_number(reply, 3 + i) : value_number(refused, 2);
+    items[i].error.code = done_so ? STORE_OK : (enum store_code)value_number(refused, 0);
+    items[i].error.reason = done_so ? "" : value_text(refused, 1);
     items[i].state = (int)number;
-    items[i].stop_reason = items[i].error.code ? (int)number : 0;
+    items[i].stop_reason = done_so ? 0 : (int)number;
     items[i].lease_expire_ms = number;
   }
   result.items = items;

@@ -1,9 +1,14 @@
 /* The store's calls about jobs as workers see them (40_workers.lua). */
+#include <string.h>
+
 #include "redis/call.h"
 #include "redis/record.h"
 #include "redis/store.h"
+#include "ringback/v1/common.pb-c.h"
 
-enum { LEASED_VALUES = 9 };
+enum { QUEUE_VALUES = 3, LEASED_VALUES = 3 };
+
+/* --- lease --- */
 
 static struct store_call *bucket_call(struct store *store, const char *function, const char *bucket, size_t items,
                                       call_answer *answer, void (*done)(void), void *context) {
@@ -13,27 +18,49 @@ static struct store_call *bucket_call(struct store *store, const char *function,
   return call;
 }
 
+/* The job's queue among those of the answer, by the number in its id. */
+static bool set_queue(const struct redis_value *queues, struct store_job *job) {
+  int64_t number = (int64_t)id_job_queue_number(&job->id);
+  for (size_t i = 0; i + QUEUE_VALUES <= redis_count(queues); i += QUEUE_VALUES) {
+    if (value_number(queues, i) != number)
+      continue;
+    struct bytes id = value_bytes(queues, i + 2);
+    job->queue = value_text(queues, i + 1);
+    if (id.length == sizeof job->queue_id)
+      memcpy(job->queue_id, id.data, id.length);
+    return id.length == sizeof job->queue_id;
+  }
+  return false;
+}
+
+static bool read_leased(struct store_call *call, const struct redis_value *reply, size_t at, struct store_job *job) {
+  const struct redis_value *values = redis_at(reply, 2);
+  struct bytes id = value_bytes(values, at);
+  if (id.length != sizeof job->id.bytes)
+    return false;
+  memcpy(job->id.bytes, id.data, id.length);
+  job->state = RINGBACK__V1__JOB_STATE__JOB_STATE_RUNNING;
+  return set_queue(redis_at(reply, 1), job) &&
+         record_read(call->arena, value_bytes(values, at + 1), value_bytes(values, at + 2), job);
+}
+
 static void answer_lease(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
   store_lease_done *done = (store_lease_done *)call->done;
   if (error->code) {
     done(call->context, error, NULL);
     return;
   }
-  const struct redis_value *numbers = redis_at(reply, 1), *values = redis_at(reply, 2);
-  struct store_leased result = {.wait_key_count = redis_count(numbers)};
+  const struct redis_value *queues = redis_at(reply, 1), *values = redis_at(reply, 2);
+  struct store_leased result = {.wait_key_count = redis_count(queues) / QUEUE_VALUES};
   uint64_t *keys = ARENA_ARRAY(call->arena, uint64_t, result.wait_key_count + 1);
   for (size_t i = 0; i < result.wait_key_count; i++)
-    keys[i] = store_key_queue(call->partition, (uint64_t)value_number(numbers, i));
+    keys[i] = store_key_queue(call->partition, (uint64_t)value_number(queues, i * QUEUE_VALUES));
   result.wait_keys = keys;
   size_t most = redis_count(values) / LEASED_VALUES;
-  struct store_leased_job *jobs = ARENA_ARRAY(call->arena, struct store_leased_job, most + 1);
-  for (size_t i = 0; i < most; i++) {
-    struct store_leased_job *job = &jobs[result.count];
-    job->fencing_token = value_number(values, i * LEASED_VALUES);
-    job->lease_expire_ms = value_number(values, i * LEASED_VALUES + 1);
-    if (value_job(call, values, i * LEASED_VALUES + 2, &job->job))
+  struct store_job *jobs = ARENA_ARRAY(call->arena, struct store_job, most + 1);
+  for (size_t i = 0; i < most; i++)
+    if (read_leased(call, reply, i * LEASED_VALUES, &jobs[result.count]))
       result.count++;
-  }
   result.jobs = jobs;
   done(call->context, error, &result);
 }
@@ -49,35 +76,71 @@ void store_lease(struct store *store, const struct store_lease *request, store_l
   call_send(store, call);
 }
 
+/* --- what workers say of their leases --- */
+
+/* A job as a worker's call names it, and what follows: big-endian numbers, texts as they are. */
+struct packer {
+  uint8_t *data, *at;
+};
+
+static void put(struct packer *packer, uint64_t value, unsigned size) {
+  for (unsigned i = size; i > 0; i--)
+    *packer->at++ = (uint8_t)(value >> (i - 1) * 8);
+}
+
+static void put_bytes(struct packer *packer, const void *data, size_t length) {
+  if (length)
+    memcpy(packer->at, data, length);
+  packer->at += length;
+}
+
+static struct packer begin(struct store_call *call, const struct job_id *id, int64_t token, size_t more) {
+  struct packer packer = {.data = arena_alloc(call->arena, sizeof id->bytes + 7 + more)};
+  packer.at = packer.data;
+  put_bytes(&packer, id->bytes, sizeof id->bytes);
+  put(&packer, token > 0 && token < (int64_t)1 << 56 ? (uint64_t)token : 0, 7); /* 0 is nobody's */
+  return packer;
+}
+
+static void end(struct store_call *call, const struct packer *packer) {
+  call_add_kept(call, (struct bytes){packer->data, (size_t)(packer->at - packer->data)});
+}
+
 void store_renew(struct store *store, const char *bucket, const struct store_renewal *renewals, size_t count,
                  store_items_done *done, void *context) {
   struct store_call *call = bucket_call(store, "renew", bucket, count, answer_items, (void (*)(void))done, context);
   for (size_t i = 0; i < count; i++) {
-    call_add_id(call, &renewals[i].id);
-    call_add_number(call, renewals[i].fencing_token);
-    call_add_number(call, renewals[i].progress);
-    call_add_number(call, renewals[i].extension_ms);
+    struct packer packer = begin(call, &renewals[i].id, renewals[i].fencing_token, 1 + 6);
+    put(&packer, (uint64_t)renewals[i].progress, 1);
+    put(&packer, (uint64_t)renewals[i].extension_ms, 6);
+    end(call, &packer);
   }
   call_send(store, call);
 }
 
-static const char *outcome_of(const struct store_finish *job) {
+static char outcome_of(const struct store_finish *job) {
   if (job->success)
-    return "s";
-  return job->retry == STORE_RETRY_NEVER ? "n" : job->retry == STORE_RETRY_AFTER ? "a" : "d";
+    return 's';
+  return job->retry == STORE_RETRY_NEVER ? 'n' : job->retry == STORE_RETRY_AFTER ? 'a' : 'd';
 }
 
 void store_finish(struct store *store, const char *bucket, const struct store_finish *jobs, size_t count,
                   store_items_done *done, void *context) {
   struct store_call *call = bucket_call(store, "finish", bucket, count, answer_items, (void (*)(void))done, context);
   for (size_t i = 0; i < count; i++) {
-    call_add_id(call, &jobs[i].id);
-    call_add_number(call, jobs[i].fencing_token);
-    call_add_text(call, outcome_of(&jobs[i]));
-    call_add_number(call, jobs[i].after_ms);
-    call_add_text(call, jobs[i].success ? "Success" : jobs[i].code);
-    call_add_text(call, jobs[i].message);
-    call_add(call, jobs[i].result);
+    const struct store_finish *job = &jobs[i];
+    const char *code = job->success ? "Success" : job->code;
+    size_t code_size = strlen(code), message_size = strlen(job->message);
+    struct packer packer =
+        begin(call, &job->id, job->fencing_token, 1 + 6 + 1 + 2 + code_size + message_size + job->result.length);
+    put(&packer, (uint64_t)(unsigned char)outcome_of(job), 1);
+    put(&packer, (uint64_t)job->after_ms, 6);
+    put(&packer, code_size, 1);
+    put(&packer, message_size, 2);
+    put_bytes(&packer, code, code_size);
+    put_bytes(&packer, job->message, message_size);
+    put_bytes(&packer, job->result.data, job->result.length);
+    end(call, &packer);
   }
   call_send(store, call);
 }
@@ -86,8 +149,8 @@ void store_release(struct store *store, const char *bucket, const struct store_r
                    store_items_done *done, void *context) {
   struct store_call *call = bucket_call(store, "release", bucket, count, answer_items, (void (*)(void))done, context);
   for (size_t i = 0; i < count; i++) {
-    call_add_id(call, &leases[i].id);
-    call_add_number(call, leases[i].fencing_token);
+    struct packer packer = begin(call, &leases[i].id, leases[i].fencing_token, 0);
+    end(call, &packer);
   }
   call_send(store, call);
 }

@@ -10,19 +10,19 @@
 --   b:BUCKET      hash    queue name -> number; '#F' -> name of feature F's default queue; '#w' -> somebody watches
 --   n:BUCKET      zset    queue names, all scores 0, for listing
 --   seq           string  the last queue number
---   q:Q           hash    a queue: c settings, p paused, lm/ls last id's ms and sequence, tk last fencing token, ep purge epoch,
---                         pt purge time, w wanted, b bucket, n name, f feature, id, x deleted, ct/ut times, e etag,
---                         c3/c4/c6 ended jobs by state, od open deliveries, rr/rc idempotency rotation, rm how many more
---                         jobs there is room for without counting
+--   q:Q           hash    a queue: c settings (SETTINGS; gone when it is deleted), x its numbers that change (NUMBERS), b bucket, n name,
+--                         id, ct/ut times, e etag
 --   ready:Q       zset    waiting jobs by score
 --   delayed:Q     zset    jobs that become leasable later, by due time
---   running:Q     hash    job -> lease (RUN)
---   ended:Q       zset    ended jobs by end time: what retention takes next
---   list:Q        stream  one empty entry a job, its id the job's ms-seq: listing in creation order
---   j:ID          string  a job's record (HEAD, tag, group, spec, TAIL)
+--   state:Q       hash    job -> its state (STATE), from its first lease or its end on
+--   ended:Q       list    jobs in the order of their ends, with run and time (ENDED): what retention takes next. A job that was put
+--                         back since is in another run: such entries are passed over
+--   list:Q        stream  an entry for jobs that were submitted together: its id the first one's ms-seq, its value their number
+--   gone:Q        hash    entry of list:Q -> how many of its jobs are gone, while others are there
+--   j:ID          string  a job's record
 --   req:Q:0/1     hash    request_id -> digest, first id, count; the older one is dropped at each rotation
---   timers        zset    type byte + subject, by time: L lease, E expire_time (jobs); D delayed, R retention, T deliveries' retention
---                         (queues); C claims (outbox groups)
+--   timers        zset    by time: a running job's id for its lease; or a point, type byte and subject: E expire_time (jobs); D delayed,
+--                         R retention, T deliveries' retention (queues); C claims (outbox groups)
 --   log:BUCKET    stream  what changed, one entry a function call
 --   rule:Q        hash    callback rule
 --   trust:Q       hash    its certificates and key in PEM: ca, crt, key; there while the rule's ti, their digest, is not ''
@@ -38,7 +38,7 @@
 --   trash         list    what a purge or a deletion left, taken in slices
 
 -- Nothing but redis.register_function is there yet while the library loads: begin() sets these.
-local call, pack, unpack_struct, floor, format, char
+local call, pack, unpack_struct, floor, format, char, byte, sub
 
 local function min(a, b) return a < b and a or b end
 local function max(a, b) return a > b and a or b end
@@ -46,7 +46,7 @@ local function max(a, b) return a > b and a or b end
 -- Codes of enum store_code.
 local NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION, OUT_OF_RANGE, INVALID, INTERNAL = 1, 2, 3, 4, 5, 6, 7, 8, 11
 
--- States of ringback.v1.JobState. RUNNING and PAUSE are never stored: a job runs while running:Q has it.
+-- States of ringback.v1.JobState. PAUSE is never stored.
 local SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = 1, 2, 3, 4, 5, 6
 
 -- States of ringback.v1.DeliveryState.
@@ -80,14 +80,25 @@ local GROUPS_MAX = 64           -- outbox groups that one claim looks at
 local TURN_MAX = 8              -- deliveries that a group gets in its turn while others wait for theirs
 local CLAIM_BYTES_MAX = 1024 * 1024 -- of records and bodies that one claim answers with
 
-local HEAD = '>BBBBHHI4I6I6I4I4BI4'
-local HEAD_SIZE = 37
-local TAIL = '>HBI6I6dBBHI4'
-local TAIL_SIZE = 31
-local RUN = '>dI6I6I4BI6B'
-local RUN_SIZE = 32
-local FLAG_NO_CALLBACK, FLAG_OWN_URL = 1, 2
+-- A job's record never changes, but for its priority: version (2), flags, priority, length of the tag; what its flags say it has: limits
+-- (max_attempts, expire_time, lease, run_timeout), not_before, the hash of its own endpoint; tag; packed JobSpec.
+local HEAD_SIZE = 4
+local LIMITS, LIMITS_SIZE = '>HI6I4I4', 16
+local FLAG_NO_CALLBACK, FLAG_OWN_URL, FLAG_LIMITS, FLAG_NOT_BEFORE, FLAG_EXPIRES = 1, 2, 4, 8, 16
+
+-- A job's state, from its first lease or its end on: state, the record's flags, run, attempts, progress, last fencing token, the token whose
+-- failure or release put it back (0: none), start of the last attempt, stop (running: when run_timeout ends it, 0 never; ended: its end),
+-- due (0: as it was submitted), mark (waiting: when it was put back in line; running: when its progress was last logged), lease in ms,
+-- and the lengths of worker, code and message, which follow; the rest is the result.
+local STATE = '>BBHHBI7I7I6I6I6I6I4BBH'
+
+local ENDED = '>HI6' -- of an entry of ended:Q behind the id: run, time
+
 local SETTINGS = '>dddddddddd'
+-- A queue's numbers that change: paused, wanted, which of req:Q is filled, last id's ms and sequence, last fencing token, purge boundary,
+-- time of the last purge, open deliveries, how many more jobs there is room for without counting, running, ended as Success, Failed
+-- and Cancel, when req:Q is rotated.
+local NUMBERS = '>BBBI6I4I7I6I6I6dI6I6I6I6I6'
 
 local function id_of(Q, ms, seq)
   return pack('>BI5I6I4', Q.feature * 64 + Q.partition, Q.number, ms, seq)
@@ -104,8 +115,17 @@ local function stream_id(id)
   return format('%d-%d', ms, seq)
 end
 
--- Whole numbers as Redis takes them: no exponent, no loss. (Half of what '%.0f' costs.)
-local function num(n) return format('%d', n) end
+local function created_ms(id) return (unpack_struct('>I6', id, 7)) end
+
+-- Whole numbers as Redis takes them: no exponent, no loss. Jobs of one call mostly have the same times and scores, so the last is kept.
+local last_number, last_text
+local function num(n)
+  if n ~= last_number then last_number, last_text = n, format('%d', n) end
+  return last_text
+end
+
+-- Whether flags have this one.
+local function has(flags, flag) return flags % (2 * flag) >= flag end
 
 -- A command with n values, in parts.
 local function call_many(command, key, values, n)
@@ -117,66 +137,66 @@ end
 
 -- --- records -------------------------------------------------------------------------------------
 
--- A record as a table: st fl pr at mx ep due exp lease rt (HEAD), group (own endpoint), run progress start finish token worker code
--- message result (TAIL, defaults where there is none). raw is the record as it was read, of which the part between HEAD and TAIL never
--- changes; `clean` as long as nothing else has.
-local function record_decode(bytes)
-  local _, st, fl, pr, at, mx, ep, due, exp, lease, rt, tag_size, spec_size = unpack_struct(HEAD, bytes)
-  local fixed_end = HEAD_SIZE + tag_size + spec_size
-  local group, run, progress, start, finish, token = nil, 0, 0, 0, 0, 0
-  local worker, code, message, result = '', '', '', ''
-  if fl >= FLAG_OWN_URL then
-    group = format('%08x', unpack_struct('>I4', bytes, HEAD_SIZE + tag_size + 1))
-    fixed_end = fixed_end + 4
-  end
-  local tail = #bytes > fixed_end
-  if tail then
-    local worker_size, code_size, message_size, result_size, from
-    run, progress, start, finish, token, worker_size, code_size, message_size, result_size, from = unpack_struct(TAIL, bytes, fixed_end + 1)
-    local to = from + worker_size
-    worker = bytes:sub(from, to - 1)
-    from, to = to, to + code_size
-    code = bytes:sub(from, to - 1)
-    from, to = to, to + message_size
-    message = bytes:sub(from, to - 1)
-    result = bytes:sub(to, to + result_size - 1)
-  end
-  return {raw = bytes, clean = true, saved = false, st = st, fl = fl, pr = pr, at = at, mx = mx, ep = ep, due = due, exp = exp, lease = lease,
-    rt = rt, tag_size = tag_size, spec_size = spec_size, group = group, fixed_end = fixed_end, tail = tail, run = run, progress = progress,
-    start = start, finish = finish, token = token, worker = worker, code = code, message = message, result = result}
+-- A job as a table: rec its record (nil: not read), raw its state as it is stored (nil: none), and the fields of STATE: st fl run at
+-- progress token last start stop due mark lease worker code message result.
+local function new_job(rec)
+  return {rec = rec, st = SUBMITTED, fl = byte(rec, 2), run = 0, at = 0, progress = 0, token = 0, last = 0, start = 0, stop = 0, due = 0, mark = 0,
+    lease = 0, worker = '', code = '', message = '', result = ''}
 end
 
-local function record_tag(R) return R.raw:sub(HEAD_SIZE + 1, HEAD_SIZE + R.tag_size) end
-
-local function record_encode(R)
-  if R.clean then return R.raw end
-  local head = pack(HEAD, 1, R.st, R.fl, R.pr, R.at, R.mx, R.ep, R.due, R.exp, R.lease, R.rt, R.tag_size, R.spec_size)
-  local fixed = R.raw:sub(HEAD_SIZE + 1, R.fixed_end)
-  if not R.tail then return head .. fixed end
-  return head .. fixed .. pack(TAIL, R.run, R.progress, R.start, R.finish, R.token, #R.worker, #R.code, #R.message, #R.result) ..
-    R.worker .. R.code .. R.message .. R.result
+local function decode_state(rec, raw)
+  local st, fl, run, at, progress, token, last, start, stop, due, mark, lease, worker_size, code_size, message_size, from = unpack_struct(STATE, raw)
+  local code_at = from + worker_size
+  local message_at = code_at + code_size
+  local result_at = message_at + message_size
+  return {rec = rec, raw = raw, st = st, fl = fl, run = run, at = at, progress = progress, token = token, last = last, start = start, stop = stop,
+    due = due, mark = mark, lease = lease, worker = worker_size > 0 and sub(raw, from, code_at - 1) or '',
+    code = code_size > 0 and sub(raw, code_at, message_at - 1) or '', message = message_size > 0 and sub(raw, message_at, result_at - 1) or '',
+    result = result_at <= #raw and sub(raw, result_at) or ''}
 end
 
--- A lease as a table; raw is what running:Q has of it.
-local function run_decode(bytes)
-  local token, start, hard, lease, progress, logged, at = unpack_struct(RUN, bytes)
-  return {raw = bytes, token = token, start = start, hard = hard, lease = lease, progress = progress, logged = logged, at = at,
-    worker = bytes:sub(RUN_SIZE + 1)}
+local function encode_state(J)
+  return pack(STATE, J.st, J.fl, J.run, J.at, J.progress, J.token, J.last, J.start, J.stop, J.due, J.mark, J.lease, #J.worker, #J.code, #J.message) ..
+    J.worker .. J.code .. J.message .. J.result
 end
 
-local function run_encode(L)
-  return pack(RUN, L.token, L.start, L.hard, L.lease, L.progress, L.logged, L.at) .. L.worker
+-- max_attempts, expire_time, lease and run_timeout of a job whose record has been read; 0: as its queue says, or none.
+local function limits_of(J)
+  if not has(J.fl, FLAG_LIMITS) then return 0, 0, 0, 0 end
+  return unpack_struct(LIMITS, J.rec, HEAD_SIZE + 1)
+end
+
+local function after_limits(J) return HEAD_SIZE + 1 + (has(J.fl, FLAG_LIMITS) and LIMITS_SIZE or 0) end
+
+local function priority_of(J) return byte(J.rec, 3) end
+
+-- When a waiting job is or becomes leasable.
+local function due_of(id, J)
+  if J.due > 0 then return J.due end
+  return has(J.fl, FLAG_NOT_BEFORE) and max(unpack_struct('>I6', J.rec, after_limits(J)), created_ms(id)) or created_ms(id)
+end
+
+-- The hash of a job's own endpoint.
+local function endpoint_of(J)
+  return (unpack_struct('>I4', J.rec, after_limits(J) + (has(J.fl, FLAG_NOT_BEFORE) and 6 or 0)))
+end
+
+local function tag_of(J)
+  local from = after_limits(J) + (has(J.fl, FLAG_NOT_BEFORE) and 6 or 0) + (has(J.fl, FLAG_OWN_URL) and 4 or 0)
+  return sub(J.rec, from, from + byte(J.rec, 4) - 1)
 end
 
 -- --- the unit of work ----------------------------------------------------------------------------
 
 local function begin(prefix)
-  call, pack, unpack_struct, floor, format, char = redis.call, struct.pack, struct.unpack, math.floor, string.format, string.char
+  call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
+  char, byte, sub = string.char, string.byte, string.sub
   local t = call('TIME')
   local us = t[1] * 1000000 + t[2]
-  return {p = prefix, delivery_key = prefix .. 'd:', us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), queues = {}, names = {}, records = {},
-    saved = {}, writes = {}, current = {}, deliveries = {}, unreadable = {}, groups = {}, dues = {}, refreshed = {}, runs = {}, marks = {},
-    logs = {}, rules = {}, drains = {}, breakers = {}, changed_breakers = {}, messages = {}, watched = {}}
+  return {p = prefix, us = us, ms = floor(us / 1000), partition = tonumber(prefix:sub(3, 4)), timers = prefix .. 'timers',
+    job_key = prefix .. 'j:', delivery_key = prefix .. 'd:', queues = {}, names = {}, jobs = {}, writes = {}, current = {}, deliveries = {},
+    unreadable = {}, groups = {}, dues = {}, refreshed = {}, marks = {}, logs = {}, rules = {}, drains = {}, breakers = {},
+    changed_breakers = {}, messages = {}, watched = {}}
 end
 
 -- A command that is made when the unit is done: its key (none for MSET) and its values so far. Commands are made in the order of their
@@ -204,36 +224,51 @@ local function write_pair(T, command, key, first, second)
   W[n + 1], W[n + 2], W.n = first, second, n + 2
 end
 
--- Reads jobs' records into the unit; nil where there is none.
-local function fetch(T, ids)
-  local keys, wanted = {}, {}
-  for i = 1, #ids do
-    if T.records[ids[i]] == nil then
-      keys[#keys + 1] = T.p .. 'j:' .. ids[i]
-      wanted[#wanted + 1] = ids[i]
+-- Reads jobs of one queue into the unit: T.jobs[id] is the job, or false where there is none.
+local function fetch(T, number, ids)
+  local keys, wanted, n = {}, {}, 0
+  for k = 1, #ids do
+    local J = T.jobs[ids[k]]
+    if J == nil or J and not J.rec then
+      n = n + 1
+      keys[n], wanted[n] = T.job_key .. ids[k], ids[k]
     end
   end
-  if #keys == 0 then return end
-  local got = call('MGET', unpack(keys))
-  for i = 1, #wanted do T.records[wanted[i]] = got[i] and record_decode(got[i]) or false end
-end
-
-local function record(T, id)
-  local R = T.records[id]
-  if R == nil then
-    local bytes = call('GET', T.p .. 'j:' .. id)
-    R = bytes and record_decode(bytes) or false
-    T.records[id] = R
+  if n == 0 then return end
+  local records = call('MGET', unpack(keys))
+  local states = call('HMGET', T.p .. 'state:' .. number, unpack(wanted))
+  for k = 1, n do
+    local rec, J = records[k], T.jobs[wanted[k]]
+    if not rec then T.jobs[wanted[k]] = false
+    elseif J then J.rec = rec
+    elseif states[k] then T.jobs[wanted[k]] = decode_state(rec, states[k])
+    else T.jobs[wanted[k]] = new_job(rec) end
   end
-  return R or nil
 end
 
-local function save(T, id, R)
-  R.clean = false
-  if R.saved then return end
-  R.saved = true
-  T.records[id] = R
-  T.saved[#T.saved + 1] = id
+-- Reads only the states of jobs: what their workers' calls need of most. Those without one are left to read_job().
+local function fetch_states(T, number, ids)
+  local states = call('HMGET', T.p .. 'state:' .. number, unpack(ids))
+  for k = 1, #ids do
+    if states[k] and T.jobs[ids[k]] == nil then T.jobs[ids[k]] = decode_state(nil, states[k]) end
+  end
+end
+
+-- A job with its record; nil where there is none.
+local function read_job(T, id)
+  local J = T.jobs[id]
+  if J == nil or J and not J.rec then
+    fetch(T, (id_parts(id)), {id})
+    J = T.jobs[id]
+  end
+  return J or nil
+end
+
+-- A job's state has changed.
+local function save(T, Q, id, J)
+  J.raw = encode_state(J)
+  T.jobs[id] = J
+  write_pair(T, 'HSET', Q.states, id, J.raw)
 end
 
 local function add_to(T, key, score, member) write_pair(T, 'ZADD', key, num(score), member) end
@@ -246,56 +281,10 @@ local function mark(T, member, at)
   if not known or at < known then T.marks[member] = at end
 end
 
--- Leases of a queue as the unit sees them: `seen` those that were looked at, `more` by how much the unit changes their number.
-local function runs_of(T, Q)
-  local U = T.runs[Q.number]
-  if not U then
-    U = {key = T.p .. 'running:' .. Q.number, seen = {}, more = 0, count = nil}
-    T.runs[Q.number] = U
-  end
-  return U
-end
-
-local function lease_of(T, Q, id)
-  local U = runs_of(T, Q)
-  local L = U.seen[id]
-  if L == nil then
-    local bytes = call('HGET', U.key, id)
-    L = bytes and run_decode(bytes) or false
-    U.seen[id] = L
-  end
-  return L or nil
-end
-
-local function fetch_leases(T, Q, ids)
-  local U = runs_of(T, Q)
-  if #ids == 0 then return end
-  local got = call('HMGET', U.key, unpack(ids))
-  for i = 1, #ids do
-    if U.seen[ids[i]] == nil then U.seen[ids[i]] = got[i] and run_decode(got[i]) or false end
-  end
-end
-
-local function running_count(T, Q)
-  local U = runs_of(T, Q)
-  if not U.count then U.count = call('HLEN', U.key) end
-  return U.count + U.more
-end
-
--- A lease that has changed, or is new: then nobody asks for it again in this unit.
-local function set_lease(T, Q, id, L)
-  local U = runs_of(T, Q)
-  if not L.raw then U.more = U.more + 1 end
-  L.raw = run_encode(L)
-  write_pair(T, 'HSET', U.key, id, L.raw)
-end
-
-local function drop_lease(T, Q, id)
-  local U = runs_of(T, Q)
-  U.more = U.more - 1
-  U.seen[id] = false
-  write(T, 'HDEL', U.key, id)
-  remove_from(T, T.p .. 'timers', 'L' .. id)
+-- A running job runs no more.
+local function end_lease(T, Q, id)
+  Q.running, Q.changed = Q.running - 1, true
+  remove_from(T, T.timers, id)
 end
 
 local function log_change(T, Q, id, state, progress)
@@ -307,28 +296,36 @@ end
 
 local function publish(T, message) T.messages[message] = true end
 
--- The queue by number, with settings and hot fields; nil when it is deleted. `changed` collects fields to write.
+-- The queue by number; nil when it is deleted. `changed`: its numbers have; `fields` collects other fields to write.
 local function queue(T, number)
   local Q = T.queues[number]
   if Q == nil then
     local key = T.p .. 'q:' .. number
-    local h = call('HMGET', key, 'c', 'p', 'lm', 'ls', 'tk', 'ep', 'pt', 'w', 'b', 'n', 'f', 'id', 'x', 'od', 'rm')
-    if not h[1] or h[13] then
+    local h = call('HMGET', key, 'c', 'x', 'b', 'n', 'id')
+    if not h[1] then
       Q = false
     else
       local head_start, max_size, max_concurrent, lease, max_attempts, min_backoff, max_backoff, keep_ms, keep_count, idempotency =
         unpack_struct(SETTINGS, h[1])
-      Q = {number = number, partition = T.partition, key = key, paused = h[2] == '1', last_ms = tonumber(h[3]),
-        last_seq = tonumber(h[4]), token = tonumber(h[5]), epoch = tonumber(h[6]), purge_ms = tonumber(h[7]), wanted = h[8] == '1',
-        bucket = h[9], name = h[10], feature = tonumber(h[11]), id = h[12], open = tonumber(h[14]), room = tonumber(h[15] or 0),
-        head_start = head_start, max_size = max_size, max_concurrent = max_concurrent, lease = lease, max_attempts = max_attempts,
-        min_backoff = min_backoff, max_backoff = max_backoff, keep_ms = keep_ms, keep_count = keep_count, idempotency = idempotency,
-        boost = head_start > 0 and head_start or STRICT, ready = T.p .. 'ready:' .. number, delayed = T.p .. 'delayed:' .. number,
-        added = 0, ended_added = 0, ended = {}, changed = {}, offered = false}
+      local paused, wanted, slot, last_ms, last_seq, token, boundary, purge_ms, open, room, running, success, failed, cancelled, rotate_at =
+        unpack_struct(NUMBERS, h[2])
+      Q = {number = number, partition = T.partition, key = key, settings = h[1], bucket = h[3], name = h[4], id = h[5],
+        feature = floor(byte(h[5]) / 64), paused = paused == 1, wanted = wanted == 1, request_slot = slot, last_ms = last_ms, last_seq = last_seq, token = token,
+        boundary = boundary, purge_ms = purge_ms, open = open, room = room, running = running, [SUCCESS] = success, [FAILED] = failed,
+        [CANCEL] = cancelled, rotate_at = rotate_at, head_start = head_start, max_size = max_size, max_concurrent = max_concurrent,
+        lease = lease, max_attempts = max_attempts, min_backoff = min_backoff, max_backoff = max_backoff, keep_ms = keep_ms,
+        keep_count = keep_count, idempotency = idempotency, boost = head_start > 0 and head_start or STRICT, ready = T.p .. 'ready:' .. number,
+        delayed = T.p .. 'delayed:' .. number, states = T.p .. 'state:' .. number, ended = T.p .. 'ended:' .. number, new = 0,
+        added = 0, ended_more = 0, fields = {}, changed = false, offered = false}
     end
     T.queues[number] = Q
   end
   return Q or nil
+end
+
+local function pack_numbers(Q)
+  return pack(NUMBERS, Q.paused and 1 or 0, Q.wanted and 1 or 0, Q.request_slot, Q.last_ms, Q.last_seq, Q.token, Q.boundary, Q.purge_ms, Q.open, Q.room, Q.running,
+    Q[SUCCESS], Q[FAILED], Q[CANCEL], Q.rotate_at)
 end
 
 local function queue_named(T, bucket, name)
@@ -343,13 +340,13 @@ local function queue_named(T, bucket, name)
   return number and queue(T, number) or nil
 end
 
--- A job of this bucket: its record and queue.
+-- A job of this bucket and its queue.
 local function job_of(T, bucket, id)
   local Q = queue(T, (id_parts(id)))
   if not Q or Q.bucket ~= bucket then return nil end
-  local R = record(T, id)
-  if not R then return nil end
-  return R, Q
+  local J = read_job(T, id)
+  if not J then return nil end
+  return J, Q
 end
 
 local function score(Q, due, priority) return due - priority * Q.boost end
@@ -366,47 +363,49 @@ local function enqueue(T, Q, id, due, priority)
     add_to(T, Q.ready, score(Q, due, priority), id)
     offer(Q)
   end
-  Q.added = Q.added + 1
-  Q.room = Q.room - 1
+  Q.room, Q.added, Q.changed = Q.room - 1, Q.added + 1, true
+end
+
+-- Puts a job back in line.
+local function requeue(T, Q, id, J, due)
+  J.st, J.stop, J.lease, J.mark = SUBMITTED, 0, 0, max(T.ms, Q.last_ms)
+  J.due = due
+  save(T, Q, id, J)
+  enqueue(T, Q, id, due, priority_of(J))
 end
 
 local function waiting_count(Q) return call('ZCARD', Q.ready) + call('ZCARD', Q.delayed) end
 
 -- Whether `count` more jobs fit. Q.room are certain to; only when that is used up are those waiting counted again.
 local function has_room(Q, count)
-  if Q.room < count then Q.room = Q.max_size - waiting_count(Q) - Q.added end
+  if Q.room < count then Q.room, Q.changed = Q.max_size - waiting_count(Q) - Q.added, true end
   return Q.room >= count
 end
 
--- The state that a reader sees.
-local function view(Q, R, L)
-  if L then return RUNNING end
-  if R.st ~= SUBMITTED then return R.st end
-  if R.ep < Q.epoch then return CANCEL end
+-- The state that a reader sees. A purge ends what was in line by its boundary.
+local function view(Q, id, J)
+  if J.st ~= SUBMITTED then return J.st end
+  if Q.boundary > 0 and (J.mark > 0 and J.mark or created_ms(id)) <= Q.boundary then return CANCEL end
   return Q.paused and PAUSE or SUBMITTED
 end
 
+local function has_ended(J) return J.st ~= SUBMITTED and J.st ~= RUNNING end
+
 local function commit_queue(T, Q)
-  if Q.offered and Q.wanted and not Q.paused and running_count(T, Q) < Q.max_concurrent and call('ZCARD', Q.ready) > 0 then
-    Q.wanted = false
-    Q.changed.w = '0'
+  if Q.offered and Q.wanted and not Q.paused and Q.running < Q.max_concurrent and call('ZCARD', Q.ready) > 0 then
+    Q.wanted, Q.changed = false, true
     publish(T, 'q ' .. T.partition .. ' ' .. Q.number)
   end
-  for state, count in pairs(Q.ended) do
-    if count ~= 0 then call('HINCRBY', Q.key, 'c' .. state, num(count)) end
+  if Q.new > 0 then call('XADD', T.p .. 'list:' .. Q.number, format('%d-%d', Q.last_ms, Q.last_seq - Q.new + 1), '', num(Q.new)) end
+  if next(Q.fields) then
+    for field, value in pairs(Q.fields) do call('HSET', Q.key, field, value) end
   end
-  if Q.added > 0 then Q.changed.rm = num(Q.room) end
-  local fields, n = {}, 0
-  for field, value in pairs(Q.changed) do
-    fields[n + 1], fields[n + 2] = field, value
-    n = n + 2
-  end
-  if n > 0 then call('HSET', Q.key, unpack(fields)) end
-  if Q.ended_added > 0 then
+  if Q.changed then call('HSET', Q.key, 'x', pack_numbers(Q)) end
+  if Q.ended_more > 0 then
     -- Retention has its timer while anything has ended: only the first sets it.
-    local count = call('ZCARD', T.p .. 'ended:' .. Q.number)
+    local count = Q[SUCCESS] + Q[FAILED] + Q[CANCEL]
     if count > Q.keep_count then mark(T, 'R' .. Q.number, T.ms)
-    elseif count <= Q.ended_added then mark(T, 'R' .. Q.number, T.ms + Q.keep_ms) end
+    elseif count <= Q.ended_more then mark(T, 'R' .. Q.number, T.ms + Q.keep_ms) end
   end
   if Q.delivered_more and call('ZCARD', T.p .. 'dended:' .. Q.number) > DELIVERIES_KEPT then mark(T, 'T' .. Q.number, T.ms) end
 end
@@ -419,11 +418,6 @@ end
 
 -- Makes the writes of the unit.
 local function commit(T)
-  for k = 1, #T.saved do
-    local id = T.saved[k]
-    local R = T.records[id]
-    if R then write_pair(T, 'MSET', nil, T.p .. 'j:' .. id, record_encode(R)) end
-  end
   for k = 1, #T.writes do
     local W = T.writes[k]
     call_many(W.command, W.key, W, W.n)
@@ -431,7 +425,7 @@ local function commit(T)
   for _, Q in pairs(T.queues) do
     if Q then commit_queue(T, Q) end
   end
-  for member, at in pairs(T.marks) do call('ZADD', T.p .. 'timers', 'LT', num(at), member) end
+  for member, at in pairs(T.marks) do call('ZADD', T.timers, 'LT', num(at), '.' .. member) end
   for number, rule in pairs(T.rules) do
     if rule.counted then call('HSET', T.p .. 'rule:' .. number, 'sq', num(rule.sequence), 'rq', num(rule.own_sequence)) end
     if rule.judged then
@@ -455,15 +449,15 @@ local function commit(T)
   for message in pairs(T.messages) do call('PUBLISH', 'ringback:wake', message) end
 end
 
--- Reads the records and leases of the jobs that the calls name: one MGET, and one HMGET a queue.
-local function prefetch(T, A, first, stride)
-  local ids, by_queue, i = {}, {}, 1
+-- Reads the jobs that the calls name, of each queue together (states only if that is all they need). An argument begins with a job's id.
+local function prefetch(T, A, first, stride, states_only)
+  local by_queue, i = {}, 1
   while i <= #A do
     local n = tonumber(A[i])
     for k = first, n, stride do
       local id = A[i + k]
-      if #id == 16 then
-        ids[#ids + 1] = id
+      if #id >= 16 then
+        id = id:sub(1, 16)
         local number = id_parts(id)
         local list = by_queue[number]
         if not list then list = {} by_queue[number] = list end
@@ -472,20 +466,18 @@ local function prefetch(T, A, first, stride)
     end
     i = i + n + 1
   end
-  fetch(T, ids)
   for number, list in pairs(by_queue) do
-    local Q = queue(T, number)
-    if Q then fetch_leases(T, Q, list) end
+    if states_only then fetch_states(T, number, list) else fetch(T, number, list) end
   end
 end
 
--- Registers a function whose calls are answered by `one(T, A, i, n)`: arguments A[i + 1] to A[i + n]. Where the calls name jobs, `first`
--- and `stride` say which arguments are their ids.
-local function register(name, flags, one, first, stride)
+-- Registers a function whose calls are answered by `one(T, A, i, n)`: arguments A[i + 1] to A[i + n]. Where the calls name jobs,
+-- `first` and `stride` say which arguments do; `states_only`: most of them need no job's record.
+local function register(name, flags, one, first, stride, states_only)
   redis.register_function{function_name = name .. SUFFIX, flags = flags, callback = function(keys, A)
     local T = begin(keys[1])
     local replies, i = {}, 1
-    if first then prefetch(T, A, first, stride) end
+    if first then prefetch(T, A, first, stride, states_only) end
     while i <= #A do
       local n = tonumber(A[i])
       replies[#replies + 1] = one(T, A, i, n)

@@ -2,6 +2,8 @@
 
 local NO_QUEUE = {NOT_FOUND, 'there is no such queue'}
 
+do -- as in 30_jobs.lua
+
 -- How long the longest-waiting job of the line has been leasable, in ms; -1 when none waits. With strict priority each level is a band of
 -- scores and its first member the oldest, so there are at most 256 look-ups; with head start the first 100 are compared by their submission.
 local function oldest_age(T, Q)
@@ -28,19 +30,18 @@ end
 
 -- A queue as decode_queue of store_queues.c reads it.
 local function queue_values(T, Q)
-  local h = call('HMGET', Q.key, 'c', 'ct', 'ut', 'e', 'c3', 'c4', 'c6')
+  local h = call('HMGET', Q.key, 'ct', 'ut', 'e')
   local default = call('HGET', T.p .. 'b:' .. Q.bucket, '#' .. Q.feature) == Q.name
-  return {Q.name, Q.number, Q.id, Q.feature, Q.paused and 1 or 0, default and 1 or 0, Q.changed.c or h[1], tonumber(h[2]),
-    tonumber(Q.changed.ut or h[3]), Q.changed.e or h[4], call('ZCARD', Q.ready), call('ZCARD', Q.delayed), running_count(T, Q),
-    tonumber(h[5]), tonumber(h[6]), tonumber(h[7]), oldest_age(T, Q)}
+  return {Q.name, Q.number, Q.id, Q.feature, Q.paused and 1 or 0, default and 1 or 0, Q.settings, tonumber(h[1]),
+    tonumber(Q.fields.ut or h[2]), Q.fields.e or h[3], call('ZCARD', Q.ready), call('ZCARD', Q.delayed), Q.running, Q[SUCCESS], Q[FAILED],
+    Q[CANCEL], oldest_age(T, Q)}
 end
 
 local function create(T, bucket, name, feature, settings)
   local number = call('INCR', T.p .. 'seq')
   local b = T.p .. 'b:' .. bucket
-  call('HSET', T.p .. 'q:' .. number, 'c', settings, 'p', 0, 'lm', 0, 'ls', 0, 'tk', 0, 'ep', 0, 'pt', 0, 'w', 0, 'b', bucket, 'n', name,
-    'f', feature, 'id', pack('>BI5I6I4', feature * 64 + T.partition, number, T.ms, T.us % 1000000), 'ct', num(T.ms), 'ut', num(T.ms),
-    'e', number .. '.1', 'c3', 0, 'c4', 0, 'c6', 0, 'od', 0, 'rr', 0, 'rc', 0, 'rm', 0)
+  call('HSET', T.p .. 'q:' .. number, 'c', settings, 'x', pack(NUMBERS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 'b', bucket, 'n', name,
+    'id', pack('>BI5I6I4', feature * 64 + T.partition, number, T.ms, T.us % 1000000), 'ct', num(T.ms), 'ut', num(T.ms), 'e', number .. '.1')
   call('HSET', b, name, number)
   call('HSETNX', b, '#' .. feature, name)
   call('ZADD', T.p .. 'n:' .. bucket, 0, name)
@@ -54,8 +55,7 @@ end
 local function touch(T, Q)
   local e = call('HGET', Q.key, 'e')
   local number, count = e:match('^(%d+)%.(%d+)$')
-  Q.changed.e = number .. '.' .. num(count + 1)
-  Q.changed.ut = num(T.ms)
+  Q.fields.e, Q.fields.ut = number .. '.' .. num(count + 1), num(T.ms)
 end
 
 -- bucket, settings, then feature and default name by pairs -> the queues in that order.
@@ -109,14 +109,14 @@ end)
 register('queue_update', {'allow-oom'}, function(T, A, i, n)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
-  local h = call('HMGET', Q.key, 'c', 'e')
-  if A[i + 3] ~= '' and A[i + 3] ~= h[2] then return {CONFLICT, 'the etag is not the current one'} end
-  local s = {unpack_struct(SETTINGS, h[1])}
+  if A[i + 3] ~= '' and A[i + 3] ~= call('HGET', Q.key, 'e') then return {CONFLICT, 'the etag is not the current one'} end
+  local s = {unpack_struct(SETTINGS, Q.settings)}
   for k = 4, n, 2 do s[tonumber(A[i + k])] = tonumber(A[i + k + 1]) end
   if s[7] < s[6] then return {INVALID, 'max_backoff is shorter than min_backoff'} end
-  Q.changed.c = pack(SETTINGS, unpack(s, 1, 10))
-  Q.max_concurrent, Q.keep_count = s[3], s[9]
-  Q.changed.rm = '0'
+  Q.settings = pack(SETTINGS, unpack(s, 1, 10))
+  Q.fields.c = Q.settings
+  Q.max_size, Q.max_concurrent, Q.keep_count = s[2], s[3], s[9]
+  Q.room, Q.changed = 0, true
   touch(T, Q)
   mark(T, 'R' .. Q.number, T.ms)
   offer(Q)
@@ -129,31 +129,31 @@ register('queue_pause', {'allow-oom'}, function(T, A, i)
   if not Q then return NO_QUEUE end
   local paused = A[i + 3] == '1'
   if paused ~= Q.paused then
-    Q.paused = paused
-    Q.changed.p = A[i + 3]
+    Q.paused, Q.changed = paused, true
     touch(T, Q)
     if not paused then offer(Q) end
   end
   return {0, queue_values(T, Q)}
 end)
 
--- bucket, name -> how many. The waiting sets move to the trash in constant time; their jobs read as Cancel by the epoch.
+-- bucket, name -> how many. The waiting sets move to the trash in constant time; their jobs read as Cancel because they were put in line by
+-- the boundary, a millisecond behind which whatever comes next begins.
 register('queue_purge', {'allow-oom'}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local count = waiting_count(Q)
   if count > 0 then
+    local boundary = max(T.ms, Q.last_ms)
     for _, set in ipairs({'ready:', 'delayed:'}) do
       local key = T.p .. set .. Q.number
       if call('EXISTS', key) == 1 then
-        local trash = T.p .. 'trash:' .. set .. Q.number .. ':' .. num(Q.epoch)
+        local trash = T.p .. 'trash:' .. set .. Q.number .. ':' .. num(boundary)
         call('RENAME', key, trash)
-        call('RPUSH', T.p .. 'trash', 'J ' .. Q.number .. ' ' .. num(Q.epoch) .. ' ' .. trash)
+        call('RPUSH', T.p .. 'trash', 'J ' .. Q.number .. ' ' .. num(boundary) .. ' ' .. trash)
       end
     end
-    Q.epoch = Q.epoch + 1
-    Q.purge_ms = T.ms
-    Q.changed.ep, Q.changed.pt = num(Q.epoch), num(T.ms)
+    Q.boundary, Q.last_ms, Q.last_seq = boundary, boundary + 1, 0
+    Q.purge_ms, Q.changed = T.ms, true
   end
   return {0, count}
 end)
@@ -165,7 +165,7 @@ register('queue_delete', {'allow-oom'}, function(T, A, i)
   if not Q then return NO_QUEUE end
   if not force then
     if waiting_count(Q) > 0 then return {PRECONDITION, 'jobs are waiting in the queue'} end
-    if running_count(T, Q) > 0 then return {PRECONDITION, 'jobs of the queue are running'} end
+    if Q.running > 0 then return {PRECONDITION, 'jobs of the queue are running'} end
     if Q.open > 0 then return {PRECONDITION, 'callbacks of the queue are still to be delivered'} end
   end
   local b = T.p .. 'b:' .. bucket
@@ -177,10 +177,12 @@ register('queue_delete', {'allow-oom'}, function(T, A, i)
     call('HDEL', b, '#w')
     call('EXPIRE', T.p .. 'log:' .. bucket, LOG_KEPT_S)
   end
-  call('HSET', Q.key, 'x', 1)
+  call('HDEL', Q.key, 'c')
   call('RPUSH', T.p .. 'trash', 'Q ' .. Q.number)
   if Q.wanted then publish(T, 'q ' .. T.partition .. ' ' .. Q.number) end
   T.names[bucket .. '/' .. name] = false
   T.queues[Q.number] = false
   return {0, 0}
 end)
+
+end

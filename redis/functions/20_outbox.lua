@@ -27,8 +27,7 @@ local function make_due(T, group, at)
 end
 
 local function count_open(Q, by)
-  Q.open = Q.open + by
-  Q.changed.od = num(Q.open)
+  Q.open, Q.changed = Q.open + by, true
 end
 
 -- A delivery has reached its last state; retention takes it later.
@@ -60,57 +59,62 @@ local function add_delivery(T, Q, id, kind, endpoint, state)
 end
 
 -- The callback of an ended job, if it has one: to its own URL, or by the queue's rule; suppressed while that is off.
-local function add_callback(T, Q, id, R)
-  if R.fl % 2 == FLAG_NO_CALLBACK then return end
-  if R.fl >= FLAG_OWN_URL then
-    return add_delivery(T, Q, delivery_id(id, R.run), TO_OWN, tonumber(R.group, 16), PENDING)
+local function add_callback(T, Q, id, J)
+  if has(J.fl, FLAG_NO_CALLBACK) then return end
+  if has(J.fl, FLAG_OWN_URL) then
+    return add_delivery(T, Q, delivery_id(id, J.run), TO_OWN, endpoint_of(read_job(T, id)), PENDING)
   end
   local rule = rule_of(T, Q)
   if rule.url == '' then return end
   if rule.events ~= 0 and floor(rule.events / 2) % 2 == 0 then return end
-  add_delivery(T, Q, delivery_id(id, R.run), TO_RULE, 0, rule.on and PENDING or SUPPRESSED)
+  add_delivery(T, Q, delivery_id(id, J.run), TO_RULE, 0, rule.on and PENDING or SUPPRESSED)
 end
 
-local function count_ended(Q, state, by) Q.ended[state] = (Q.ended[state] or 0) + by end
+local function count_ended(Q, state, by) Q[state], Q.changed = Q[state] + by, true end
 
--- Ends a job that has left its sets. L is its lease, if it was running.
-local function end_job(T, Q, id, R, L, state, code, message, result)
-  if L then R.start, R.token, R.worker, R.at, R.progress = L.start, L.token, L.worker, L.at, L.progress end
-  R.tail = true
-  R.st, R.finish, R.code, R.message, R.result = state, T.ms, code, message, result or ''
-  if state == SUCCESS then R.progress = 100 end
-  if R.exp > 0 then remove_from(T, T.p .. 'timers', 'E' .. id) end
-  save(T, id, R)
-  count_ended(Q, state, 1)
-  Q.ended_added = Q.ended_added + 1
-  add_to(T, T.p .. 'ended:' .. Q.number, T.ms, id)
-  log_change(T, Q, id, state, R.progress)
-  add_callback(T, Q, id, R)
-  if L then offer(Q) end
+-- A job has reached its last state; retention takes it later.
+local function retire_job(T, Q, id, J)
+  save(T, Q, id, J)
+  count_ended(Q, J.st, 1)
+  Q.ended_more = Q.ended_more + 1
+  write(T, 'RPUSH', Q.ended, id .. pack(ENDED, J.run, T.ms))
+  if has(J.fl, FLAG_EXPIRES) then remove_from(T, T.timers, '.E' .. id) end
+  log_change(T, Q, id, J.st, J.progress)
 end
 
--- Puts a job whose attempt failed back, or fails it for good. `after` nil means the queue's backoff; false: never again.
-local function end_attempt(T, Q, id, R, L, code, message, result, after)
-  drop_lease(T, Q, id)
-  local limit = R.mx > 0 and R.mx or Q.max_attempts
-  if after == false or L.at >= limit then
-    end_job(T, Q, id, R, L, FAILED, code, message, result)
+-- Ends a job that has left its line, if it was in one.
+local function end_job(T, Q, id, J, state, code, message, result)
+  if J.st == RUNNING then
+    end_lease(T, Q, id)
+    offer(Q)
+  end
+  J.st, J.stop, J.lease, J.code, J.message, J.result = state, T.ms, 0, code, message, result or ''
+  if state == SUCCESS then J.progress = 100 end
+  retire_job(T, Q, id, J)
+  add_callback(T, Q, id, J)
+end
+
+-- Puts a running job whose attempt failed back, or fails it for good. `after` nil means the queue's backoff; false: never again.
+local function end_attempt(T, Q, id, J, code, message, result, after)
+  local limit = limits_of(read_job(T, id))
+  if limit == 0 then limit = Q.max_attempts end
+  if after == false or J.at >= limit then
+    end_job(T, Q, id, J, FAILED, code, message, result)
     return FAILED
   end
-  after = after or min(Q.max_backoff, Q.min_backoff * 2 ^ min(40, L.at - 1))
-  R.tail = true
-  R.at, R.start, R.token, R.worker, R.progress = L.at, L.start, L.token, L.worker, 0
-  R.message, R.due, R.ep = message, T.ms + after, Q.epoch
-  save(T, id, R)
-  enqueue(T, Q, id, R.due, R.pr)
+  after = after or min(Q.max_backoff, Q.min_backoff * 2 ^ min(40, J.at - 1))
+  end_lease(T, Q, id)
+  J.progress, J.message, J.last = 0, message, J.token
+  requeue(T, Q, id, J, T.ms + after)
   log_change(T, Q, id, SUBMITTED, 0)
   offer(Q)
   return SUBMITTED
 end
 
 -- Whether the body of the job's latest callback has yet to be rendered from its record.
-local function awaits_rendering(T, id, R)
-  local name = delivery_id(id, R.run)
+local function awaits_rendering(T, id, J)
+  if has(J.fl, FLAG_NO_CALLBACK) then return false end
+  local name = delivery_id(id, J.run)
   local D = delivery(T, name)
   return D ~= nil and (D.s == PENDING or D.s == SENDING) and (D.tk == 0 or not is_rendered(T, name))
 end

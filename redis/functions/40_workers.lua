@@ -1,171 +1,192 @@
 -- Jobs as workers see them: lease, renew, finish, release.
 
+do -- as in 30_jobs.lua
+
 -- Reasons of ringback.v1.StopReason.
 local STOP_CANCELLED, STOP_LEASE_LOST, STOP_TIMED_OUT, STOP_GONE = 1, 2, 3, 4
 
+-- How a worker's call names a job, packed: its id, the fencing token; and what follows.
+local NAMED = 16
+local RENEWAL, RESULT, RELEASE = '>I7BI6', '>I7BI6BH', '>I7'
+local RESULT_SIZE = NAMED + 17
+
 -- Grants a lease on a job that has left the line.
-local function grant(T, Q, id, R, worker, lease_ms)
+local function grant(T, Q, id, J, worker, lease_ms)
+  local lease, hard, _ = Q.lease, 0, nil
+  if has(J.fl, FLAG_LIMITS) then
+    local own, run_timeout
+    _, _, own, run_timeout = limits_of(J)
+    if own > 0 then lease = own end
+    if run_timeout > 0 then hard = T.ms + run_timeout end
+  end
+  if lease_ms > 0 then lease = lease_ms end
   Q.token = max(T.us, Q.token + 1)
-  Q.changed.tk = num(Q.token)
-  local lease = lease_ms > 0 and lease_ms or R.lease > 0 and R.lease or Q.lease
-  local hard = R.rt > 0 and T.ms + R.rt or 0
-  local L = {token = Q.token, start = T.ms, hard = hard, lease = lease, progress = 0, logged = 0, at = R.at + 1, worker = worker}
-  local expiry = T.ms + lease
-  if hard > 0 then expiry = min(expiry, hard) end
-  set_lease(T, Q, id, L)
-  add_to(T, T.p .. 'timers', expiry, 'L' .. id)
+  Q.running, Q.changed = Q.running + 1, true
+  J.st, J.at, J.progress, J.token, J.start, J.stop, J.mark, J.lease, J.worker = RUNNING, J.at + 1, 0, Q.token, T.ms, hard, 0, lease, worker
+  save(T, Q, id, J)
+  add_to(T, T.timers, hard > 0 and min(T.ms + lease, hard) or T.ms + lease, id)
   log_change(T, Q, id, RUNNING, 0)
-  return L, expiry
 end
 
--- bucket, how many, worker, lease_ms (0: as the job or queue says), queues... -> queue numbers, then token, expiry and a job for each.
+-- bucket, how many, worker, lease_ms (0: as the job or queue says), queues... -> number, name and id of each queue, then id, record and
+-- state of each job.
 register('lease', {'allow-oom'}, function(T, A, i, n)
   local bucket, want, worker, lease_ms = A[i + 1], tonumber(A[i + 2]), A[i + 3], tonumber(A[i + 4])
-  local numbers, jobs, count, bytes = {}, {}, 0, 0
+  local queues, named, jobs, count, bytes = {}, {}, {}, 0, 0
   for k = 5, n do
     local Q = queue_named(T, bucket, A[i + k])
     if not Q then return {NOT_FOUND, 'there is no queue ' .. A[i + k]} end
-    numbers[#numbers + 1] = Q.number
+    queues[k - 4] = Q
+    named[#named + 1], named[#named + 2], named[#named + 3] = Q.number, Q.name, Q.id
   end
-  for _, number in ipairs(numbers) do
-    local Q = queue(T, number)
+  for _, Q in ipairs(queues) do
     while not Q.paused and count < want and bytes < ANSWER_BYTES_MAX do
-      local room = min(min(want - count, Q.max_concurrent - running_count(T, Q)), SLICE)
+      local room = min(min(want - count, Q.max_concurrent - Q.running), SLICE)
       if room <= 0 then break end
       local ids = call('ZRANGE', Q.ready, 0, room - 1)
       if #ids == 0 then break end
-      fetch(T, ids)
-      local taken = {}
-      for _, id in ipairs(ids) do
+      fetch(T, Q.number, ids)
+      local taken = 0
+      for k = 1, #ids do
         if bytes >= ANSWER_BYTES_MAX then break end
-        taken[#taken + 1] = id
-        local R = T.records[id]
-        if R and R.exp > 0 and R.exp <= T.ms then
-          end_job(T, Q, id, R, nil, FAILED, 'Expired', 'expire_time has passed')
-        elseif R and R.st == SUBMITTED then
-          local L, expiry = grant(T, Q, id, R, worker, lease_ms)
-          jobs[#jobs + 1] = Q.token
-          jobs[#jobs + 1] = expiry
-          bytes = bytes + add_job(T, jobs, Q, id, R, L)
-          count = count + 1
+        taken = k
+        local id = ids[k]
+        local J = T.jobs[id]
+        if J and J.st == SUBMITTED then
+          local expire = 0
+          if has(J.fl, FLAG_EXPIRES) then expire = select(2, limits_of(J)) end
+          if expire > 0 and expire <= T.ms then
+            end_job(T, Q, id, J, FAILED, 'Expired', 'expire_time has passed')
+          else
+            grant(T, Q, id, J, worker, lease_ms)
+            local at = 3 * count
+            jobs[at + 1], jobs[at + 2], jobs[at + 3] = id, J.rec, J.raw
+            bytes = bytes + #J.rec + #J.raw
+            count = count + 1
+          end
         end
       end
-      call('ZREM', Q.ready, unpack(taken))
+      call('ZREM', Q.ready, unpack(ids, 1, taken))
     end
   end
   if count < want then
-    for _, number in ipairs(numbers) do
-      local Q = queue(T, number)
-      if not Q.wanted then
-        Q.wanted = true
-        Q.changed.w = '1'
-      end
+    for _, Q in ipairs(queues) do
+      if not Q.wanted then Q.wanted, Q.changed = true, true end
     end
   end
-  return {0, numbers, jobs}
+  return {0, named, jobs}
 end)
 
--- The lease that a worker names, if it is the current one; else a code, a reason and why it must stop.
+-- The queue and the job, if the worker's lease is the current one; else the queue, nil, a code, a reason and why it must stop.
 local function held(T, bucket, id, token)
   local Q = queue(T, (id_parts(id)))
   if not Q or Q.bucket ~= bucket then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
-  local L = lease_of(T, Q, id)
-  if L and L.token == token then return Q, L end
-  local R = record(T, id)
-  if not R then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
-  if L then return Q, nil, PRECONDITION, 'the job has been leased again', STOP_LEASE_LOST end
-  if R.st == CANCEL then return Q, nil, PRECONDITION, 'the job was cancelled', STOP_CANCELLED end
-  if R.st == FAILED and (R.code == 'Expired' or R.code == 'RunTimeout') then
+  local J = T.jobs[id] or read_job(T, id)
+  if not J then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
+  if J.st == RUNNING then
+    if J.token == token then return Q, J end
+    return Q, nil, PRECONDITION, 'the job has been leased again', STOP_LEASE_LOST
+  end
+  if J.st == CANCEL then return Q, nil, PRECONDITION, 'the job was cancelled', STOP_CANCELLED end
+  if J.st == FAILED and (J.code == 'Expired' or J.code == 'RunTimeout') then
     return Q, nil, PRECONDITION, 'the job has timed out', STOP_TIMED_OUT
   end
   return Q, nil, PRECONDITION, 'the lease has run out', STOP_LEASE_LOST
 end
 
-local function add_item(reply, code, reason, number)
-  local at = #reply
-  reply[at + 1], reply[at + 2], reply[at + 3] = code, reason, number
-end
-
--- bucket, then id, token, progress and extension by fours -> for each code, reason, and new expiry or why to stop.
+-- bucket, then id, token, progress and extension of each, packed -> for each its new expiry, or code, reason and why to stop.
 register('renew', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
-  for k = 2, n, 4 do
-    local id, token, progress, extension = A[i + k], tonumber(A[i + k + 1]), tonumber(A[i + k + 2]), tonumber(A[i + k + 3])
-    local Q, L, code, reason, stop = held(T, A[i + 1], id, token)
-    if not L then
-      add_item(reply, code, reason, stop)
-    elseif L.hard > 0 and L.hard <= T.ms then
-      add_item(reply, PRECONDITION, 'run_timeout has passed', STOP_TIMED_OUT)
+  for k = 2, n do
+    local id = sub(A[i + k], 1, NAMED)
+    local token, progress, extension = unpack_struct(RENEWAL, A[i + k], NAMED + 1)
+    local Q, J, code, reason, stop = held(T, A[i + 1], id, token)
+    if not J then
+      reply[k + 2] = {code, reason, stop}
+    elseif J.stop > 0 and J.stop <= T.ms then
+      reply[k + 2] = {PRECONDITION, 'run_timeout has passed', STOP_TIMED_OUT}
     else
-      if extension > 0 then L.lease = extension end
-      local expiry = T.ms + L.lease
-      if L.hard > 0 then expiry = min(expiry, L.hard) end
-      if progress ~= L.progress then
-        L.progress = progress
-        if T.ms - L.logged >= 1000 then
-          L.logged = T.ms
-          log_change(T, Q, id, RUNNING, progress)
-        end
+      if extension > 0 then J.lease = extension end
+      local expiry = J.stop > 0 and min(T.ms + J.lease, J.stop) or T.ms + J.lease
+      if progress ~= J.progress and T.ms - J.mark >= 1000 then
+        J.mark = T.ms
+        log_change(T, Q, id, RUNNING, progress)
       end
-      set_lease(T, Q, id, L)
-      add_to(T, T.p .. 'timers', expiry, 'L' .. id)
-      add_item(reply, 0, '', expiry)
+      if progress ~= J.progress or extension > 0 then
+        J.progress = progress
+        save(T, Q, id, J)
+      end
+      add_to(T, T.timers, expiry, id)
+      reply[k + 2] = expiry
     end
   end
   return reply
-end, 2, 4)
+end, 2, 1, true)
 
--- bucket, then id, token, outcome (s success, d failure with the queue's backoff, n never again, a after), after_ms, code, message,
--- result by sevens -> for each code, reason, state.
+-- bucket, then id, token, outcome (s success, d failure with the queue's backoff, n never again, a after), after_ms, code, message and
+-- result of each, packed -> for each its state afterwards, or code, reason and state (0: none).
 register('finish', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
-  for k = 2, n, 7 do
-    local id, token, outcome, after = A[i + k], tonumber(A[i + k + 1]), A[i + k + 2], tonumber(A[i + k + 3])
-    local code, message, result = A[i + k + 4], A[i + k + 5], A[i + k + 6]
-    local Q, L, refusal, reason = held(T, A[i + 1], id, token)
-    local R = Q and record(T, id)
-    -- The same again: it ended the job with this code, or its failure put the job back.
-    local repeated = not L and R and R.tail and R.token == token and
-      (R.st == SUBMITTED and outcome ~= 's' or R.st ~= SUBMITTED and R.st ~= CANCEL and R.code == code)
-    if repeated then
-      add_item(reply, 0, '', view(Q, R, lease_of(T, Q, id)))
-    elseif not L then
-      add_item(reply, refusal, reason, R and view(Q, R, lease_of(T, Q, id)) or 0)
-    elseif outcome == 's' then
-      drop_lease(T, Q, id)
-      end_job(T, Q, id, R, L, SUCCESS, 'Success', message, result)
-      add_item(reply, 0, '', SUCCESS)
+  for k = 2, n do
+    local packed = A[i + k]
+    local id = sub(packed, 1, NAMED)
+    local token, outcome, after, code_size, message_size = unpack_struct(RESULT, packed, NAMED + 1)
+    local message_at = RESULT_SIZE + 1 + code_size
+    local result_at = message_at + message_size
+    local code = code_size > 0 and sub(packed, RESULT_SIZE + 1, message_at - 1) or ''
+    local message = message_size > 0 and sub(packed, message_at, result_at - 1) or ''
+    local result = result_at <= #packed and sub(packed, result_at) or ''
+    outcome = char(outcome)
+    local Q, J, refusal, reason = held(T, A[i + 1], id, token)
+    if J then
+      if outcome == 's' then
+        end_job(T, Q, id, J, SUCCESS, 'Success', message, result)
+        reply[k + 2] = SUCCESS
+      else
+        local wait = nil
+        if outcome == 'n' then wait = false elseif outcome == 'a' then wait = after end
+        local state = end_attempt(T, Q, id, J, code, message, result, wait)
+        reply[k + 2] = state == SUBMITTED and Q.paused and PAUSE or state
+      end
+    elseif not Q then
+      reply[k + 2] = {refusal, reason, 0}
     else
-      local wait = nil
-      if outcome == 'n' then wait = false elseif outcome == 'a' then wait = after end
-      local state = end_attempt(T, Q, id, R, L, code, message, result, wait)
-      if state == SUBMITTED and Q.paused then state = PAUSE end
-      add_item(reply, 0, '', state)
+      J = T.jobs[id]
+      -- The same again: it ended the job with this code, or its failure put the job back.
+      local repeated
+      if has_ended(J) then repeated = J.st ~= CANCEL and J.token == token and J.code == code
+      else repeated = J.last == token and outcome ~= 's' end
+      if repeated and token > 0 then
+        reply[k + 2] = view(Q, id, J)
+      else
+        reply[k + 2] = {refusal, reason, view(Q, id, J)}
+      end
     end
   end
   return reply
-end, 2, 7)
+end, 2, 1, true)
 
--- bucket, then id and token by pairs -> for each code, reason, 0. The attempt does not count; the job is back in its place.
+-- bucket, then id and token of each, packed -> for each 0, or code, reason and 0. The attempt does not count; the job is back in its place.
 register('release', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
-  for k = 2, n, 2 do
-    local id, token = A[i + k], tonumber(A[i + k + 1])
-    local Q, L, code, reason = held(T, A[i + 1], id, token)
-    local R = Q and record(T, id)
-    if L then
-      drop_lease(T, Q, id)
-      R.tail = true
-      R.token, R.worker, R.ep = token, L.worker, Q.epoch
-      save(T, id, R)
-      enqueue(T, Q, id, R.due, R.pr)
+  for k = 2, n do
+    local id = sub(A[i + k], 1, NAMED)
+    local token = unpack_struct(RELEASE, A[i + k], NAMED + 1)
+    local Q, J, code, reason = held(T, A[i + 1], id, token)
+    if J then
+      read_job(T, id)
+      end_lease(T, Q, id)
+      J.at, J.progress, J.start, J.last = J.at - 1, 0, 0, token
+      requeue(T, Q, id, J, due_of(id, J))
       log_change(T, Q, id, SUBMITTED, 0)
-      add_item(reply, 0, '', 0)
-    elseif R and R.st == SUBMITTED and R.token == token and not lease_of(T, Q, id) then
-      add_item(reply, 0, '', 0)
+      reply[k + 2] = 0
+    elseif Q and T.jobs[id].st == SUBMITTED and T.jobs[id].last == token and token > 0 then
+      reply[k + 2] = 0
     else
-      add_item(reply, code, reason, 0)
+      reply[k + 2] = {code, reason, 0}
     end
   end
   return reply
-end, 2, 2)
+end, 2, 1, true)
+
+end

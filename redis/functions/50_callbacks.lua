@@ -5,8 +5,8 @@ local NO_DELIVERY = {NOT_FOUND, 'there is no such delivery'}
 -- Whether a delivery that has no body yet can still be rendered as it would have been.
 local function can_render(T, id)
   local job = id:sub(1, 16)
-  local R = record(T, job)
-  return R ~= nil and R.st >= SUCCESS and R.st ~= PAUSE and delivery_id(job, R.run) == id
+  local J = read_job(T, job)
+  return J ~= nil and has_ended(J) and delivery_id(job, J.run) == id
 end
 
 do -- what is local here serves the functions below only
@@ -100,7 +100,7 @@ do -- what is local here serves the functions below only
     make_due(T, D.g, T.ms)
   end
 
-  -- bucket, ids -> how many were put back, '', code, reason and 0 of each.
+  -- bucket, ids -> how many were put back, '', then 0 for each, or code, reason and 0.
   register('redeliver', {}, function(T, A, i, n)
     local answer, count = {0, 0, ''}, 0
     fetch_deliveries(T, {unpack(A, i + 2, i + n)})
@@ -115,7 +115,7 @@ do -- what is local here serves the functions below only
         reason = redeliver(T, Q, id, D) or ''
         if reason ~= '' then code = PRECONDITION else count = count + 1 end
       end
-      answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = code, reason, 0
+      answer[#answer + 1] = code == 0 and 0 or {code, reason, 0}
     end
     answer[2] = count
     return answer

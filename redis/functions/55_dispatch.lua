@@ -45,7 +45,7 @@ do -- claim
       bodies[bodies[k]] = got[k]
       if not got[k] and #bodies[k] == 19 then jobs[#jobs + 1] = bodies[k]:sub(1, 16) end
     end
-    fetch(T, jobs)
+    if #jobs > 0 then fetch(T, (id_parts(jobs[1])), jobs) end -- of one queue, as the group is
     return bodies
   end
 
@@ -72,10 +72,10 @@ do -- claim
         save_delivery(T, id, D)
         add_to(T, claims_key, expiry, id)
         if body == '' and kind ~= TO_TEST then
-          local R = record(T, id:sub(1, 16))
-          if R then
+          local J = read_job(T, id:sub(1, 16))
+          if J then
             job = #jobs + 1
-            bytes = bytes + add_job(T, jobs, Q, id:sub(1, 16), R)
+            bytes = bytes + add_job(T, jobs, Q, id:sub(1, 16), J)
           end
         end
         claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5], claims[n + 6], claims[n + 7] =
@@ -86,7 +86,7 @@ do -- claim
       end
     end
     if count > 0 then
-      Q.changed.tk = num(Q.token)
+      Q.changed = true
       mark(T, 'C' .. group, expiry)
       breaker_claimed(T, group, Q.token, expiry)
     end

@@ -1,105 +1,137 @@
 -- The sweep: bounded slices of whatever time brings about (leases that run out, jobs that become due or expire, retention, abandoned claims)
 -- and of what purges and deletions left.
 
+do -- as in 30_jobs.lua
+
 -- A job's lease has run out.
-local function on_lease(T, member)
-  local id = member:sub(2)
+local function on_lease(T, id)
   local Q = queue(T, (id_parts(id)))
-  local L = Q and lease_of(T, Q, id)
-  local R = L and record(T, id)
-  if not R then return remove_from(T, T.p .. 'timers', member) end
+  local J = Q and read_job(T, id)
+  if not J or J.st ~= RUNNING then return remove_from(T, T.timers, id) end
   -- A late finish under this token is refused, not taken for a repeated one.
-  L.token = 0
-  if L.hard > 0 and L.hard <= T.ms then
-    end_attempt(T, Q, id, R, L, 'RunTimeout', 'run_timeout has passed')
+  J.token = 0
+  if J.stop > 0 and J.stop <= T.ms then
+    end_attempt(T, Q, id, J, 'RunTimeout', 'run_timeout has passed')
   else
-    end_attempt(T, Q, id, R, L, 'LeaseExpired', 'the lease ran out without being renewed')
+    end_attempt(T, Q, id, J, 'LeaseExpired', 'the lease ran out without being renewed')
   end
 end
 
 -- A job's expire_time has come.
-local function on_expiry(T, member)
-  local id = member:sub(2)
-  remove_from(T, T.p .. 'timers', member)
+local function on_expiry(T, id)
+  remove_from(T, T.timers, '.E' .. id)
   local Q = queue(T, (id_parts(id)))
-  local R = Q and record(T, id)
-  if not R then return end
-  local L = lease_of(T, Q, id)
-  if L then
-    drop_lease(T, Q, id)
-  elseif R.st ~= SUBMITTED or R.ep < Q.epoch then
-    return
-  else
+  local J = Q and read_job(T, id)
+  if not J then return end
+  local state = view(Q, id, J)
+  if has_ended(J) or state == CANCEL then return end
+  if state ~= RUNNING then
     remove_from(T, Q.ready, id)
     remove_from(T, Q.delayed, id)
   end
-  end_job(T, Q, id, R, L, FAILED, 'Expired', 'expire_time has passed')
+  end_job(T, Q, id, J, FAILED, 'Expired', 'expire_time has passed')
 end
 
 -- Moves the timer of a queue or group to the next score of its set, plus `after`.
 local function rearm(T, member, set, after)
   local head = call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
-  if head then call('ZADD', T.p .. 'timers', num(tonumber(head) + after), member)
-  else call('ZREM', T.p .. 'timers', member) end
+  if head then call('ZADD', T.timers, num(tonumber(head) + after), member)
+  else call('ZREM', T.timers, member) end
 end
 
 -- Delayed jobs of a queue have become leasable.
-local function on_delayed(T, member)
-  local Q = queue(T, tonumber(member:sub(2)))
-  if not Q then return remove_from(T, T.p .. 'timers', member) end
-  local ids = call('ZRANGEBYSCORE', Q.delayed, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
-  if #ids > 0 then
-    call('ZREM', Q.delayed, unpack(ids))
-    for _, id in ipairs(ids) do
-      local head = call('GETRANGE', T.p .. 'j:' .. id, 0, HEAD_SIZE - 1)
-      if #head == HEAD_SIZE then
-        local _, _, _, priority, _, _, _, due = unpack_struct(HEAD, head)
-        call('ZADD', Q.ready, num(score(Q, due, priority)), id)
-      end
-    end
-    offer(Q)
+local function on_delayed(T, number)
+  local Q = queue(T, tonumber(number))
+  if not Q then return remove_from(T, T.timers, '.D' .. number) end
+  local heads = call('ZRANGEBYSCORE', Q.delayed, '-inf', num(T.ms), 'WITHSCORES', 'LIMIT', 0, SLICE)
+  for k = 1, #heads, 2 do
+    local id = heads[k]
+    local priority = call('GETRANGE', T.job_key .. id, 2, 2)
+    local J = T.jobs[id]
+    if priority ~= '' and not (J and has_ended(J)) then add_to(T, Q.ready, score(Q, tonumber(heads[k + 1]), byte(priority)), id) end
+    remove_from(T, Q.delayed, id)
   end
-  rearm(T, member, Q.delayed, 0)
-  return #ids
+  if #heads > 0 then offer(Q) end
+  -- The set still has those that this unit takes out of it.
+  local head = call('ZRANGE', Q.delayed, #heads / 2, #heads / 2, 'WITHSCORES')[2]
+  if head then call('ZADD', T.timers, num(tonumber(head)), '.D' .. number) else call('ZREM', T.timers, '.D' .. number) end
+  return #heads / 2
+end
+
+-- Takes jobs off their queue's listing: an entry goes with its last job.
+local function unlist(T, number, ids)
+  local list, gone = T.p .. 'list:' .. number, T.p .. 'gone:' .. number
+  table.sort(ids) -- so that those of one entry are neighbours
+  local k = 1
+  while k <= #ids do
+    local entry = call('XREVRANGE', list, stream_id(ids[k]), '-', 'COUNT', 1)[1]
+    local first_ms, first, count = entry_parts(entry)
+    local from = k
+    repeat
+      k = k + 1
+      local _, ms, seq
+      if ids[k] then _, ms, seq = id_parts(ids[k]) end
+    until ms ~= first_ms or seq >= first + count
+    local taken = k - from
+    if taken == count then
+      call('XDEL', list, entry[1])
+    elseif call('HINCRBY', gone, entry[1], taken) == count then
+      call('XDEL', list, entry[1])
+      call('HDEL', gone, entry[1])
+    end
+  end
 end
 
 -- Forgets jobs that have ended long ago, or that are more than the queue keeps.
-local function on_retention(T, member)
-  local Q = queue(T, tonumber(member:sub(2)))
-  if not Q then return remove_from(T, T.p .. 'timers', member) end
-  local ended = T.p .. 'ended:' .. Q.number
-  local excess = call('ZCARD', ended) - Q.keep_count
-  local ids
-  if excess > 0 then ids = call('ZRANGE', ended, 0, min(excess, SLICE) - 1)
-  else ids = call('ZRANGEBYSCORE', ended, '-inf', num(T.ms - Q.keep_ms), 'LIMIT', 0, SLICE) end
-  local keys, entries, gone = {}, {}, {}
-  for _, id in ipairs(ids) do
-    local R = record(T, id)
-    if R and awaits_rendering(T, id, R) then
-      -- Its callback still needs the record: looked at again in a minute.
-      call('ZADD', ended, num(T.ms - Q.keep_ms + 60000), id)
-    else
-      if R then count_ended(Q, R.st, -1) end
-      keys[#keys + 1] = T.p .. 'j:' .. id
-      entries[#entries + 1] = stream_id(id)
-      gone[#gone + 1] = id
-      T.records[id] = false
+local function on_retention(T, number)
+  local member = '.R' .. number
+  local Q = queue(T, tonumber(number))
+  if not Q then return remove_from(T, T.timers, member) end
+  local entries, ids, callbacks = call('LRANGE', Q.ended, 0, SLICE - 1), {}, {}
+  for k = 1, #entries do ids[k] = sub(entries[k], 1, 16) end
+  fetch(T, Q.number, ids)
+  for k = 1, #ids do
+    local J = T.jobs[ids[k]]
+    if J and not has(J.fl, FLAG_NO_CALLBACK) then callbacks[#callbacks + 1] = delivery_id(ids[k], J.run) end
+  end
+  fetch_deliveries(T, callbacks)
+  local excess = Q[SUCCESS] + Q[FAILED] + Q[CANCEL] - Q.keep_count
+  local taken, gone, keys, waiting = 0, {}, {}, {}
+  for k = 1, #entries do
+    local id, run, at = ids[k], unpack_struct(ENDED, entries[k], 17)
+    local J = T.jobs[id]
+    if J and has_ended(J) and J.run == run then
+      if excess <= 0 and at > T.ms - Q.keep_ms then break end
+      if awaits_rendering(T, id, J) then
+        waiting[#waiting + 1] = entries[k]
+      else
+        count_ended(Q, J.st, -1)
+        gone[#gone + 1], keys[#keys + 1] = id, T.job_key .. id
+        excess = excess - 1
+        T.jobs[id] = false
+      end
     end
+    taken = k
   end
   if #gone > 0 then
     call('UNLINK', unpack(keys))
-    call('XDEL', T.p .. 'list:' .. Q.number, unpack(entries))
-    call('ZREM', ended, unpack(gone))
+    call('HDEL', Q.states, unpack(gone))
+    unlist(T, Q.number, gone)
   end
-  if excess > SLICE and #gone > 0 then call('ZADD', T.p .. 'timers', num(T.ms), member)
-  elseif excess > 0 and #gone == 0 then call('ZADD', T.p .. 'timers', num(T.ms + 1000), member)
-  else rearm(T, member, ended, Q.keep_ms) end
-  return #ids
+  if taken > 0 then call('LTRIM', Q.ended, taken, -1) end
+  -- Their callbacks still need the records: looked at again in their turn.
+  if #waiting > 0 then call('RPUSH', Q.ended, unpack(waiting)) end
+  local head = call('LINDEX', Q.ended, 0)
+  if not head then call('ZREM', T.timers, member)
+  elseif taken > 0 and #waiting == taken then call('ZADD', T.timers, num(T.ms + 1000), member)
+  elseif excess > 0 then call('ZADD', T.timers, num(T.ms), member)
+  else call('ZADD', T.timers, num(select(2, unpack_struct(ENDED, head, 17)) + Q.keep_ms), member) end
+  return taken
 end
 
 -- Forgets deliveries that have ended long ago, or that are too many.
-local function on_deliveries(T, member)
-  local number = member:sub(2)
+local function on_deliveries(T, number)
+  local member = '.T' .. number
   local set = T.p .. 'dended:' .. number
   local excess = call('ZCARD', set) - DELIVERIES_KEPT
   local ids
@@ -112,14 +144,13 @@ local function on_deliveries(T, member)
     call('ZREM', T.p .. 'dl:' .. number, unpack(ids))
     call('ZREM', set, unpack(ids))
   end
-  if excess > SLICE then call('ZADD', T.p .. 'timers', num(T.ms), member)
+  if excess > SLICE then call('ZADD', T.timers, num(T.ms), member)
   else rearm(T, member, set, DELIVERIES_KEPT_MS) end
   return #ids
 end
 
 -- Claims whose dispatcher is gone: the deliveries go back, without using up an attempt.
-local function on_claims(T, member)
-  local group = member:sub(2)
+local function on_claims(T, group)
   local set = T.p .. 'claims:' .. group
   local ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
   fetch_deliveries(T, ids)
@@ -137,14 +168,14 @@ local function on_claims(T, member)
   end
   if #ids > 0 then call('ZREM', set, unpack(ids)) end
   refresh_due(T, group) -- those that were set aside have left their places to others
-  rearm(T, member, set, 0)
+  rearm(T, '.C' .. group, set, 0)
   return #ids
 end
 
-local ON_TIMER = {L = on_lease, E = on_expiry, D = on_delayed, R = on_retention, T = on_deliveries, C = on_claims}
+local ON_TIMER = {E = on_expiry, D = on_delayed, R = on_retention, T = on_deliveries, C = on_claims}
 
--- A purge's sets: their jobs end as Cancel, calling nobody back. A job that was put back since has another epoch.
-local function trash_jobs(T, number, epoch, key)
+-- A purge's sets: their jobs end as Cancel, calling nobody back. A job that was put back since is behind the boundary.
+local function trash_jobs(T, number, boundary, key)
   local Q = queue(T, number)
   if not Q then
     call('UNLINK', key)
@@ -154,21 +185,14 @@ local function trash_jobs(T, number, epoch, key)
   local ids = {}
   for k = 1, #popped, 2 do ids[#ids + 1] = popped[k] end
   if #ids == 0 then return 0 end
-  fetch(T, ids)
+  fetch(T, number, ids)
   for _, id in ipairs(ids) do
-    local R = T.records[id]
-    if R and R.st == SUBMITTED and R.ep == epoch then
-      R.tail = true
-      R.st, R.finish, R.code, R.message = CANCEL, Q.purge_ms, 'Cancel', 'the queue was purged'
-      save(T, id, R)
-      count_ended(Q, CANCEL, 1)
-      Q.ended_added = Q.ended_added + 1
-      if R.exp > 0 then remove_from(T, T.p .. 'timers', 'E' .. id) end
-      add_to(T, T.p .. 'ended:' .. Q.number, Q.purge_ms, id)
-      log_change(T, Q, id, CANCEL, R.progress)
+    local J = T.jobs[id]
+    if J and J.st == SUBMITTED and (J.mark > 0 and J.mark or created_ms(id)) <= boundary then
+      J.st, J.stop, J.code, J.message = CANCEL, Q.purge_ms, 'Cancel', 'the queue was purged'
+      retire_job(T, Q, id, J)
     end
   end
-  mark(T, 'R' .. Q.number, Q.purge_ms + Q.keep_ms)
   return #ids
 end
 
@@ -186,21 +210,23 @@ end
 -- A deleted queue: its jobs and deliveries by their lists, then its own keys.
 local function trash_queue(T, number)
   local jobs = call('XRANGE', T.p .. 'list:' .. number, '-', '+', 'COUNT', TRASH_SLICE)
-  local head = call('HGET', T.p .. 'q:' .. number, 'f')
-  local keys, entries, timers = {}, {}, {}
-  for _, entry in ipairs(jobs) do
-    local ms, seq = entry[1]:match('^(%d+)-(%d+)$')
-    local id = id_of({feature = tonumber(head), partition = T.partition, number = number}, tonumber(ms), tonumber(seq))
-    keys[#keys + 1] = T.p .. 'j:' .. id
-    entries[#entries + 1] = entry[1]
-    timers[#timers + 1] = 'L' .. id
-    timers[#timers + 1] = 'E' .. id
-  end
-  if #jobs > 0 then
+  if jobs[1] then
+    local feature = floor(byte(call('HGET', T.p .. 'q:' .. number, 'id')) / 64)
+    local keys, timers, entries = {}, {}, {}
+    for _, entry in ipairs(jobs) do
+      local ms, first, count = entry_parts(entry)
+      for seq = first, first + count - 1 do
+        local id = id_of({feature = feature, partition = T.partition, number = number}, ms, seq)
+        keys[#keys + 1] = T.job_key .. id
+        timers[#timers + 1], timers[#timers + 2] = id, '.E' .. id
+      end
+      entries[#entries + 1] = entry[1]
+      if #keys >= TRASH_SLICE then break end
+    end
     call('UNLINK', unpack(keys))
-    call('ZREM', T.p .. 'timers', unpack(timers))
+    call('ZREM', T.timers, unpack(timers))
     call('XDEL', T.p .. 'list:' .. number, unpack(entries))
-    return #jobs
+    return #keys
   end
   local deliveries = call('ZRANGE', T.p .. 'dl:' .. number, 0, TRASH_SLICE - 1)
   fetch_deliveries(T, deliveries)
@@ -209,19 +235,19 @@ local function trash_queue(T, number)
     if D then
       for _, set in ipairs({'outbox:', 'claims:'}) do call('ZREM', T.p .. set .. D.g, id) end
       call('ZREM', T.p .. 'due', D.g)
-      call('ZREM', T.p .. 'timers', 'C' .. D.g)
+      call('ZREM', T.timers, '.C' .. D.g)
       call('UNLINK', T.p .. 'breaker:' .. D.g)
     end
     call('UNLINK', T.p .. 'd:' .. id, T.p .. 'body:' .. id)
     call('ZREM', T.p .. 'dl:' .. number, id)
   end
   if #deliveries > 0 then return #deliveries end
-  for _, key in ipairs({'q:', 'ready:', 'delayed:', 'running:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'trust:', 'outbox:', 'claims:', 'breaker:'}) do
+  for _, key in ipairs({'q:', 'ready:', 'delayed:', 'state:', 'gone:', 'ended:', 'dended:', 'list:', 'dl:', 'rule:', 'trust:', 'outbox:', 'claims:', 'breaker:'}) do
     call('UNLINK', T.p .. key .. number)
   end
   call('UNLINK', T.p .. 'req:' .. number .. ':0', T.p .. 'req:' .. number .. ':1')
   call('ZREM', T.p .. 'due', number)
-  call('ZREM', T.p .. 'timers', 'D' .. number, 'R' .. number, 'T' .. number)
+  call('ZREM', T.timers, '.D' .. number, '.R' .. number, '.T' .. number)
   return 0
 end
 
@@ -229,21 +255,24 @@ local TRASH = {J = trash_jobs, O = trash_outbox, Q = trash_queue}
 
 -- No arguments -> how much was done (0: nothing is due), the earliest timer (0: none).
 register('sweep', {'allow-oom'}, function(T)
-  local due = call('ZRANGEBYSCORE', T.p .. 'timers', '-inf', num(T.ms), 'LIMIT', 0, SLICE)
+  local due = call('ZRANGEBYSCORE', T.timers, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
   local changed, heavy = 0, 0
   for _, member in ipairs(due) do
-    local done = ON_TIMER[member:sub(1, 1)](T, member)
+    local done
+    if sub(member, 1, 1) == '.' then done = ON_TIMER[sub(member, 2, 2)](T, sub(member, 3)) else on_lease(T, member) end
     changed, heavy = changed + 1, heavy + (done or 1)
     if heavy >= SLICE then break end
   end
   if heavy <= SLICE / 5 then  -- not both in full: a call stays short
     local first = call('LINDEX', T.p .. 'trash', 0)
     if first then
-      local kind, number, epoch, key = first:match('^(%a) (%d+) ?(%d*) ?(.*)$')
-      if TRASH[kind](T, tonumber(number), tonumber(epoch), key) == 0 then call('LPOP', T.p .. 'trash') end
+      local kind, number, boundary, key = first:match('^(%a) (%d+) ?(%d*) ?(.*)$')
+      if TRASH[kind](T, tonumber(number), tonumber(boundary), key) == 0 then call('LPOP', T.p .. 'trash') end
       changed = changed + 1
     end
   end
-  local head = call('ZRANGE', T.p .. 'timers', 0, 0, 'WITHSCORES')[2]
+  local head = call('ZRANGE', T.timers, 0, 0, 'WITHSCORES')[2]
   return {0, changed, head and floor(tonumber(head)) or 0}
 end)
+
+end

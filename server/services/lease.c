@@ -36,11 +36,10 @@ static void give_back_done(void *context, const struct store_error *error, const
   (void)result;
 }
 
-static struct store_release *releases_of(struct lease_call *context, const struct store_leased_job *jobs,
-                                         size_t count) {
+static struct store_release *releases_of(struct lease_call *context, const struct store_job *jobs, size_t count) {
   struct store_release *releases = ARENA_ARRAY(rpc_arena(context->call), struct store_release, count + 1);
   for (size_t i = 0; i < count; i++)
-    releases[i] = (struct store_release){jobs[i].job.id, jobs[i].fencing_token};
+    releases[i] = (struct store_release){jobs[i].id, jobs[i].fencing_token};
   return releases;
 }
 
@@ -49,11 +48,11 @@ static void give_back(struct lease_call *context, const struct store_release *re
     store_release(services_store(context->call), context->request.bucket, releases, count, give_back_done, NULL);
 }
 
-static Ringback__V1__LeasedJob *convert_leased(struct lease_call *context, const struct store_leased_job *leased) {
+static Ringback__V1__LeasedJob *convert_leased(struct lease_call *context, const struct store_job *leased) {
   struct arena *arena = rpc_arena(context->call);
   Ringback__V1__LeasedJob *message = ARENA_NEW(arena, Ringback__V1__LeasedJob);
   ringback__v1__leased_job__init(message);
-  message->job = convert_job(arena, context->request.bucket, &leased->job, true, rpc_now_ms(context->call));
+  message->job = convert_job(arena, context->request.bucket, leased, true, rpc_now_ms(context->call));
   message->fencing_token = leased->fencing_token;
   message->lease_expire_time = convert_time(arena, leased->lease_expire_ms);
   return message;

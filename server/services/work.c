@@ -112,21 +112,21 @@ static void take_jobs(struct work *work, const struct store_leased *result) {
   arena = work->out;
   work->jobs = ARENA_ARRAY(arena, Ringback__V1__LeasedJob *, result->count + 1);
   for (; taken < result->count; taken++) {
-    const struct store_leased_job *leased = &result->jobs[taken];
+    const struct store_job *leased = &result->jobs[taken];
     Ringback__V1__LeasedJob *message = ARENA_NEW(arena, Ringback__V1__LeasedJob);
     ringback__v1__leased_job__init(message);
-    message->job = convert_job(arena, work->bucket, &leased->job, true, rpc_now_ms(work->call));
+    message->job = convert_job(arena, work->bucket, leased, true, rpc_now_ms(work->call));
     message->fencing_token = leased->fencing_token;
     message->lease_expire_time = convert_time(arena, leased->lease_expire_ms);
     bytes += ringback__v1__leased_job__get_packed_size(message) + 8;
     if (bytes > ANSWER_BYTES_MAX && taken > 0)
       break;
     work->jobs[work->job_count++] = message;
-    held_add(&work->held, &leased->job.id, leased->fencing_token, work->sequence + 1);
+    held_add(&work->held, &leased->id, leased->fencing_token, work->sequence + 1);
   }
   struct store_release *left_out = ARENA_ARRAY(arena, struct store_release, result->count + 1);
   for (size_t i = taken; i < result->count; i++)
-    left_out[i - taken] = (struct store_release){result->jobs[i].job.id, result->jobs[i].fencing_token};
+    left_out[i - taken] = (struct store_release){result->jobs[i].id, result->jobs[i].fencing_token};
   if (taken < result->count)
     store_release(work->store, work->bucket, left_out, result->count - taken, give_back_done, NULL);
   work->credit -= (int64_t)taken < work->credit ? (int64_t)taken : work->credit;
@@ -140,7 +140,7 @@ static void lease_done(void *data, const struct store_error *error, const struct
   if (work->over) {
     if (error->code == STORE_OK)
       for (size_t i = 0; i < result->count; i++) {
-        struct store_release release = {result->jobs[i].job.id, result->jobs[i].fencing_token};
+        struct store_release release = {result->jobs[i].id, result->jobs[i].fencing_token};
         store_release(work->store, work->bucket, &release, 1, give_back_done, NULL);
       }
   } else if (error->code == STORE_UNAVAILABLE) {

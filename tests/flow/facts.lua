@@ -41,23 +41,37 @@
     local Q = queue(T, tonumber(number))
     if not Q then return nil end
     local key = T.p
-    local listed = {}
-    for k, entry in ipairs(call('XRANGE', key .. 'list:' .. number, '-', '+')) do
-      local ms, seq = entry[1]:match('^(%d+)-(%d+)$')
-      listed[k] = id_text(id_of(Q, tonumber(ms), tonumber(seq)))
+    local listed, gone, missing = {}, 0, 0
+    for _, entry in ipairs(call('XRANGE', key .. 'list:' .. number, '-', '+')) do
+      local ms, first, count = entry_parts(entry)
+      gone = gone + tonumber(call('HGET', key .. 'gone:' .. number, entry[1]) or 0)
+      for seq = first, first + count - 1 do
+        local id = id_of(Q, ms, seq)
+        if read_job(T, id) then listed[#listed + 1] = id_text(id) else missing = missing + 1 end
+      end
     end
-    local ended = {}
-    for k, state in ipairs({SUCCESS, FAILED, CANCEL}) do ended[k] = tonumber(call('HGET', Q.key, 'c' .. state)) end
-    return {open = Q.open, wanted = Q.wanted, paused = Q.paused, max_concurrent = Q.max_concurrent, counts = ended,
+    local running, states = {}, call('HGETALL', Q.states)
+    for k = 1, #states, 2 do
+      local J = read_job(T, states[k])
+      if not J or J.st == RUNNING then running[#running + 1] = id_text(states[k]) end
+    end
+    local ended = {} -- without those that were put back since
+    for _, entry in ipairs(call('LRANGE', Q.ended, 0, -1)) do
+      local id = sub(entry, 1, 16)
+      local J = read_job(T, id)
+      if not J or has_ended(J) and J.run == unpack_struct(ENDED, entry, 17) then ended[#ended + 1] = id_text(id) end
+    end
+    return {open = Q.open, wanted = Q.wanted, paused = Q.paused, max_concurrent = Q.max_concurrent, runs = Q.running, gone = gone, missing = missing,
+      counts = {Q[SUCCESS], Q[FAILED], Q[CANCEL]},
       ready = jobs_in(call('ZRANGE', Q.ready, 0, -1)), delayed = jobs_in(call('ZRANGE', Q.delayed, 0, -1)),
-      delayed_from = tonumber(call('ZRANGE', Q.delayed, 0, 0, 'WITHSCORES')[2]), running = jobs_in(call('HKEYS', key .. 'running:' .. number)),
-      ended = jobs_in(call('ZRANGE', key .. 'ended:' .. number, 0, -1)), listed = listed,
+      delayed_from = tonumber(call('ZRANGE', Q.delayed, 0, 0, 'WITHSCORES')[2]), running = running,
+      ended = ended, listed = listed,
       deliveries = names_in(call('ZRANGE', key .. 'dl:' .. number, 0, -1)), past = names_in(call('ZRANGE', key .. 'dended:' .. number, 0, -1))}
   end
 
   local function facts_of_job(T, id)
-    local Q, R = queue(T, (id_parts(id))), record(T, id)
-    return {queue = (id_parts(id)), state = R.st, purged = Q and R.st == SUBMITTED and R.ep < Q.epoch, expires = R.exp > 0}
+    local Q, J = queue(T, (id_parts(id))), read_job(T, id)
+    return {queue = (id_parts(id)), state = J.st, purged = Q and J.st == SUBMITTED and view(Q, id, J) == CANCEL, expires = has(J.fl, FLAG_EXPIRES)}
   end
 
   local function facts_of_delivery(T, id)
@@ -76,7 +90,8 @@
   local function facts_of_timers(T)
     local found = {}
     for member, at in pairs(members(T.p .. 'timers')) do
-      local kind, subject = member:sub(1, 1), member:sub(2)
+      local kind, subject = 'L', member
+      if member:sub(1, 1) == '.' then kind, subject = member:sub(2, 2), member:sub(3) end
       if kind == 'L' or kind == 'E' then subject = id_text(subject) end
       found[kind .. subject] = at
     end

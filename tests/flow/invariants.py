@@ -7,7 +7,7 @@ import json
 
 import harness
 
-SUBMITTED, SUCCESS, FAILED, CANCEL = 1, 3, 4, 6
+SUBMITTED, RUNNING, SUCCESS, FAILED, CANCEL = 1, 2, 3, 4, 6
 PENDING, SENDING, DELIVERED = 1, 2, 3
 
 
@@ -98,13 +98,13 @@ class Partition:
                 continue
             at = {place for place, ids in places[name].items() if id_ in ids} - {"listed"}
             self.holds(f"{id_} is not in its queue's list", id_ in places[name]["listed"])
-            if job["state"] != SUBMITTED:
+            if job["state"] not in (SUBMITTED, RUNNING):
                 counts[name][job["state"]] += 1
                 self.holds(f"{id_} has ended with {job['state']} and is in {at}", at == {"ended"})
             elif job["purged"]:
-                self.holds(f"{id_} was purged and is in {at}, in the trash: {id_ in purged}", (at, id_ in purged) in ((set(), True), ({"running"}, False)))
+                self.holds(f"{id_} was purged and is in {at}, in the trash: {id_ in purged}", (at, id_ in purged) == (set(), True))
             else:
-                self.holds(f"{id_} has not ended and is in {at}", at in ({"ready"}, {"delayed"}, {"running"}))
+                self.holds(f"{id_} has not ended and is in {at}", at in ({"ready"}, {"delayed"}) if job["state"] == SUBMITTED else at == {"running"})
                 self.holds(f"{id_} expires and has no timer for it", not job["expires"] or "E" + id_ in self.timers)
         for name, queue in self.queues.items():
             for place, ids in places[name].items():
@@ -113,6 +113,8 @@ class Partition:
             for id_ in places[name]["running"]:
                 self.holds(f"{id_} is running and has no lease timer", "L" + id_ in self.timers)
             self.holds(f"{name} counts {queue['counts']} ended jobs of {counts[name]}", queue["counts"] == list(counts[name].values()))
+            self.holds(f"{name} counts {queue['runs']} running jobs of {len(places[name]['running'])}", queue["runs"] == len(places[name]["running"]))
+            self.holds(f"{name} counts {queue['gone']} jobs as gone from its list of {queue['missing']}", queue["gone"] == queue["missing"])
             if places[name]["delayed"]:
                 self.timer_by(f"delayed jobs of {name}", "D" + name[1:], queue["delayed_from"])
             if places[name]["ended"]:

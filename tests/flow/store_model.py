@@ -9,8 +9,8 @@ OK, NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION, INTERNAL 
 STRICT = 2 ** 44
 SETTINGS = ["head_start", "max_size", "max_concurrent", "lease", "max_attempts", "min_backoff", "max_backoff", "keep_ms",
             "keep_count", "idempotency"]
-HEAD, TAIL, RUN = 37, 31, 32
-
+HEAD, STATE = 4, 53
+NO_CALLBACK, LIMITS, NOT_BEFORE, EXPIRES = 1, 4, 8, 16
 
 def number(data, at, size):
     return int.from_bytes(data[at:at + size], "big")
@@ -21,27 +21,55 @@ def pack_settings(settings):
 
 
 def pack_record(job):
-    tag, spec = job["tag"], job["spec"]
-    return (bytes([1, SUBMITTED, 1 if job.get("no_callback") else 0, job["priority"]]) + struct.pack(">HHI", 0, job["max_attempts"], 0) +
-            job["not_before"].to_bytes(6, "big") + job["expire"].to_bytes(6, "big") +
-            struct.pack(">IIBI", job["lease"], job["run_timeout"], len(tag), len(spec)) + tag + spec)
+    """A job's record as redis/record.c makes it, but for its own endpoint."""
+    limits = job["max_attempts"] or job["expire"] or job["lease"] or job["run_timeout"]
+    flags = (NO_CALLBACK * bool(job.get("no_callback")) | LIMITS * bool(limits) | NOT_BEFORE * bool(job["not_before"]) |
+             EXPIRES * bool(job["expire"]))
+    record = bytes([2, flags, job["priority"], len(job["tag"])])
+    if limits:
+        record += struct.pack(">H", job["max_attempts"]) + job["expire"].to_bytes(6, "big") + struct.pack(">II", job["lease"], job["run_timeout"])
+    if job["not_before"]:
+        record += job["not_before"].to_bytes(6, "big")
+    return record + job["tag"] + job["spec"]
 
 
-def read_record(data):
-    """What a reader sees of a record."""
-    tag_size, spec_size = data[32], number(data, 33, 4)
-    end = HEAD + tag_size + spec_size
-    seen = {"priority": data[3], "attempts": number(data, 4, 2), "due": number(data, 12, 6), "tag": data[HEAD:HEAD + tag_size],
-            "spec": data[HEAD + tag_size:end], "run": 0, "progress": 0, "start": 0, "finish": 0, "worker": b"", "code": b"",
-            "message": b"", "result": b""}
-    if len(data) > end:
-        tail = data[end:]
-        seen |= {"run": number(tail, 0, 2), "progress": tail[2], "start": number(tail, 3, 6), "finish": number(tail, 9, 6)}
-        at = TAIL
-        for name, size in (("worker", tail[23]), ("code", tail[24]), ("message", number(tail, 25, 2)), ("result", number(tail, 27, 4))):
-            seen[name] = tail[at:at + size]
+def read_record(id_, record, state):
+    """What a reader sees of a record and a state."""
+    flags, at, due = record[1], HEAD, number(id_, 6, 6)
+    if flags & LIMITS:
+        at += 16
+    if flags & NOT_BEFORE:
+        due = max(due, number(record, at, 6))
+        at += 6
+    tag = record[at:at + record[3]]
+    seen = {"priority": record[2], "due": due, "tag": tag, "spec": record[at + len(tag):], "run": 0, "attempts": 0, "progress": 0, "token": 0,
+            "last": 0, "start": 0, "stop": 0, "worker": b"", "code": b"", "message": b"", "result": b""}
+    if state:
+        assert state[1] == flags
+        seen |= {"run": number(state, 2, 2), "attempts": number(state, 4, 2), "progress": state[6], "token": number(state, 7, 7),
+                 "last": number(state, 14, 7), "start": number(state, 21, 6), "stop": number(state, 27, 6),
+                 "due": number(state, 33, 6) or due}
+        at = STATE
+        for name, size in (("worker", state[49]), ("code", state[50]), ("message", number(state, 51, 2))):
+            seen[name] = state[at:at + size]
             at += size
+        seen["result"] = state[at:]
     return seen
+
+
+def pack_lease(lease):
+    """A job and its fencing token as a worker's call names them."""
+    id_, token = lease
+    return id_ + token.to_bytes(7, "big")
+
+
+def pack_renewal(lease, progress, extension):
+    return pack_lease(lease) + bytes([progress]) + extension.to_bytes(6, "big")
+
+
+def pack_result(lease, outcome, after, code, message, result):
+    return (pack_lease(lease) + outcome.encode() + after.to_bytes(6, "big") + struct.pack(">BH", len(code), len(message)) +
+            code + message + result)
 
 
 def delivery_id(job, run):
@@ -120,6 +148,8 @@ class Job:
         self.worker = self.code = self.message = self.result = b""
         self.lease = None
         self.requeued_by = None  # the token of a failure or release that put it back
+        self.ending = self.listed = 0  # its place and time among the ended
+        self.purge = (0, 0)  # the queue's purge that ended it, and which of its sets it was in
 
     def score(self):
         boost = self.queue.settings["head_start"] or STRICT
@@ -129,7 +159,7 @@ class Job:
 class Queue:
     def __init__(self, bucket, name, number_, settings):
         self.bucket, self.name, self.number, self.settings = bucket, name, number_, dict(settings)
-        self.paused, self.token, self.purge_ms = False, 0, 0
+        self.paused, self.token, self.purge_ms, self.purges = False, 0, 0, 0
         self.jobs = {}
         self.last = (0, 0)
         self.requests, self.rotate_at, self.current = [{}, {}], 0, 0
@@ -144,6 +174,7 @@ class Model:
     def __init__(self, clock):
         self.clock = clock
         self.queues = {}
+        self.endings = itertools.count()
 
     now = property(lambda self: self.clock.now)
 
@@ -168,6 +199,7 @@ class Model:
         job.place, job.state, job.finish, job.code, job.message, job.result = "ended", state, self.now, code, message, result
         if state == SUCCESS:
             job.progress = 100
+        job.ending, job.listed = next(self.endings), self.now
 
     def end_attempt(self, job, code, message, result, after, by_worker):
         lease = job.lease
@@ -205,7 +237,7 @@ class Model:
         for sequence, new in enumerate(news, first):
             id_ = bytes([1 << 6]) + queue.number.to_bytes(5, "big") + ms.to_bytes(6, "big") + sequence.to_bytes(4, "big")
             job = queue.jobs[id_] = Job(id_, queue, new, ms)
-            self.enqueue(job)
+            job.place = "delayed" if job.due > ms else "ready"
             ids.append(id_)
         queue.last = (ms, first + len(news) - 1)
         if requests is not None:
@@ -271,6 +303,7 @@ class Model:
             return NOT_FOUND
         if self.held(job, token):
             job.worker, job.requeued_by, job.lease = job.lease["worker"], token, None
+            job.start = job.progress = 0
             self.enqueue(job)
             return OK
         return OK if job.place in ("ready", "delayed") and job.requeued_by == token else PRECONDITION
@@ -312,9 +345,12 @@ class Model:
     def purge(self, queue):
         waiting = queue.at("ready", "delayed")
         for job in waiting:
+            job.purge = (queue.purges, job.place == "delayed")
             job.place = "purged"
         if waiting:
             queue.purge_ms = self.now
+            queue.purges += 1
+            queue.last = (max(self.now, queue.last[0]) + 1, 0)
         return len(waiting)
 
     def position(self, job):
@@ -339,11 +375,12 @@ class Model:
             for job in jobs:
                 if job.place == "delayed" and job.due <= self.now:
                     job.place = "ready"
-                elif job.place == "purged":
-                    job.place, job.state, job.finish = "ended", CANCEL, queue.purge_ms
-                    job.code, job.message = b"Cancel", b"the queue was purged"
-            ended = sorted(queue.at("ended"), key=lambda job: (job.finish, job.id))
+            for job in sorted(queue.at("purged"), key=lambda job: (job.purge, job.due if job.purge[1] else job.score(), job.id)):
+                job.place, job.state, job.finish = "ended", CANCEL, queue.purge_ms
+                job.code, job.message = b"Cancel", b"the queue was purged"
+                job.ending, job.listed = next(self.endings), self.now
+            ended = sorted(queue.at("ended"), key=lambda job: job.ending)
             for job, older in zip(ended, itertools.count()):
-                kept = len(ended) - older <= queue.settings["keep_count"] and job.finish > self.now - queue.settings["keep_ms"]
+                kept = len(ended) - older <= queue.settings["keep_count"] and job.listed > self.now - queue.settings["keep_ms"]
                 if not kept:
                     del queue.jobs[job.id]

@@ -55,8 +55,9 @@ SABOTAGE = [
     ("delayed:*", lambda r, key: r.zpopmin(key), "is in set()"),
     ("ended:*", lambda r, key: r.delete(key), "and is in set()"),
     ("list:*", lambda r, key: r.xdel(key, r.xrange(key, count=1)[0][0]), "not in its queue's list"),
-    ("j:*", lambda r, key: r.delete(key), "have no record"),
-    *(("timers", lambda r, key, kind=kind: r.zrem(key, *[m for m in r.zrange(key, 0, -1) if m[:1] == kind]), said) for kind, said in (
+    ("j:*", lambda r, key: r.delete(key), "jobs as gone from its list"),
+    ("state:*", lambda r, key: r.delete(key), "running jobs of 0"),
+    *(("timers", lambda r, key, kind=kind: r.zrem(key, *[m for m in r.zrange(key, 0, -1) if (m[1:2] if m[:1] == b"." else b"L") == kind]), said) for kind, said in (
         (b"C", "the timer C"), (b"T", "no timer to forget"), (b"L", "no lease timer"), (b"D", "the timer D"), (b"R", "no timer to forget"),
         (b"E", "no timer for it"))),
 ]

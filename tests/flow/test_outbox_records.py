@@ -1,7 +1,7 @@
 """What the function library keeps of a delivery and how it answers a claim: turns, sizes, bodies, attempts, records that it cannot read."""
 from store_model import INTERNAL, OK, PRECONDITION, claims_of, pack_attempt, pack_body, pack_settings
 from test_store_model import PARTITION, library  # noqa: F401  (a fixture)
-from test_store_outbox import DELIVERED, KEEP_MS, KEEP_MS_DELIVERIES, PENDING, freeze, pack_job, settle
+from test_store_outbox import DELIVERED, KEEP_MS, KEEP_MS_DELIVERIES, PENDING, freeze, pack_job, results_of, settle
 
 
 def pending_callbacks(library, name, count, spec=b"spec", rule=("http://x/", 256)):
@@ -10,10 +10,9 @@ def pending_callbacks(library, name, count, spec=b"spec", rule=("http://x/", 256
                 "max_backoff": 1, "keep_ms": KEEP_MS, "keep_count": 100000, "idempotency": 1000}
     library.call("queue_create", "a", name, 1, pack_settings(settings))
     library.call("rule_update", "a", name, "", "on", 1, "url", rule[0], "cc", rule[1])
-    head = pack_job(0, 0)[:33]
-    library.call("submit", "a", name, 1, "", b"0" * 8, *[head + len(spec).to_bytes(4, "big") + b"T" + spec] * count)
+    library.call("submit", "a", name, 1, "", b"0" * 8, *[pack_job(0, 0, spec)] * count)
     jobs = library.call("lease", "a", count, "w", 0, name)[2]
-    library.call("finish", "a", *[value for k in range(0, len(jobs), 9) for value in (jobs[k + 2], jobs[k], "s", 0, "Success", "", b"")])
+    library.call("finish", "a", *results_of(jobs))
     library.advance(1)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import harness
 from store_model import (ALREADY_EXISTS, CANCEL, FAILED, FULL, NOT_FOUND, OK, PAUSE, RUNNING, SUBMITTED, SUCCESS, Library, Model, Queue,
-                         number, pack_record, pack_settings, read_record)
+                         number, pack_lease, pack_record, pack_renewal, pack_result, pack_settings, read_record)
 
 PARTITION = "{p00}"
 LUA_MS_MAX = 250 * harness.SLOW  # of one command by the wall clock, on a machine with other things to do
@@ -117,10 +117,10 @@ class Pair:
 
             def check(answer):
                 expected = self.model.lease(queues, want, worker, length)
-                assert answer[0] == OK and answer[1] == [queue.number for queue in queues]
+                assert answer[0] == OK and answer[1][::3] == [queue.number for queue in queues]
                 jobs = answer[2]
-                got = [(jobs[k], jobs[k + 1], jobs[k + 2]) for k in range(0, len(jobs), 9)]
-                assert got == [(token, expiry, job.id) for token, expiry, job in expected]
+                got = [(number(jobs[k + 2], 7, 7), jobs[k]) for k in range(0, len(jobs), 3)]
+                assert got == [(token, job.id) for token, _, job in expected]
                 for token, _, job in expected:
                     assert token > self.last_token.get(job.queue, 0), "tokens only grow"
                     self.last_token[job.queue] = token
@@ -128,7 +128,7 @@ class Pair:
             return "lease", [bucket, want, worker, length, *[queue.name for queue in queues]], check
         self.many(one)
 
-    def by_items(self, name, choose, arguments, expected):
+    def by_items(self, name, choose, arguments, pack, expected):
         def one():
             bucket = self.pick.choice("ab")
             items = [(item, arguments(item)) for item in choose(bucket)]
@@ -139,24 +139,27 @@ class Pair:
                 assert answer[0] == OK, answer
                 for k, (item, values) in enumerate(items):
                     code, number_ = expected(bucket, values)
-                    got = answer[3 + 3 * k], answer[5 + 3 * k]
+                    got = answer[3 + k]
+                    got = (got[0], got[2]) if isinstance(got, list) else (OK, got)
                     assert got[0] == code and (number_ is None or got[1] == number_), (name, values, got, (code, number_))
-            return name, [bucket, *([] if name not in ("cancel", "retry") else ["i"]), *[v for _, values in items for v in values]], check
+            return name, [bucket, *([] if name not in ("cancel", "retry") else ["i"]), *[pack(*values) for _, values in items]], check
         self.many(one)
 
     def renew(self):
-        self.by_items("renew", self.leases, lambda lease: [*lease, self.pick.randrange(101), self.pick.choice([0, 0, 250])],
-                      lambda bucket, v: self.model.renew(self.job(v[0], bucket), *v[1:]))
+        self.by_items("renew", self.leases, lambda lease: [lease, self.pick.randrange(101), self.pick.choice([0, 0, 250])], pack_renewal,
+                      lambda bucket, v: self.model.renew(self.job(v[0][0], bucket), v[0][1], *v[1:]))
 
     def finish(self):
         def arguments(lease):
             outcome = self.pick.choice("sssdna")
             code = b"Success" if outcome == "s" else self.pick.choice([b"Oops", b"Worse"])
-            return [*lease, outcome, self.pick.randrange(200), code, b"text", b"result" if outcome == "s" else b""]
-        self.by_items("finish", self.leases, arguments, lambda bucket, v: self.model.finish(self.job(v[0], bucket), *v[1:]))
+            return [lease, outcome, self.pick.randrange(200), code, b"text", b"result" if outcome == "s" else b""]
+        self.by_items("finish", self.leases, arguments, pack_result,
+                      lambda bucket, v: self.model.finish(self.job(v[0][0], bucket), v[0][1], *v[1:]))
 
     def release(self):
-        self.by_items("release", self.leases, list, lambda bucket, v: (self.model.release(self.job(v[0], bucket), v[1]), None))
+        self.by_items("release", self.leases, lambda lease: [lease], pack_lease,
+                      lambda bucket, v: (self.model.release(self.job(v[0][0], bucket), v[0][1]), None))
 
     def change(self, name):
         changed = []
@@ -166,7 +169,7 @@ class Pair:
             code, done = call(self.job(values[0], bucket))
             changed.append(done)
             return code, None
-        self.by_items(name, self.ids, lambda id_: [id_], expected)
+        self.by_items(name, self.ids, lambda id_: [id_], lambda id_: id_, expected)
 
     def cancel(self):
         self.change("cancel")
@@ -251,22 +254,21 @@ class Pair:
         return set(self.library.redis.scan_iter((PARTITION + pattern).encode(), count=10000))
 
     def compare_job(self, job, values):
-        id_, state, purge_ms, record, run, name, _ = values
-        seen = read_record(record)
+        id_, state, purge_ms, record, stored, name, _ = values
+        seen = read_record(id_, record, stored)
         assert id_ == job.id and name == job.queue.name.encode()
         assert state == self.model.view(job), (state, vars(job))
         assert seen["tag"] == job.new["tag"] and seen["spec"] == job.new["spec"]
         wanted = {"priority": job.priority, "run": job.run}
         if job.lease:
-            assert struct.unpack(">d", run[:8])[0] == job.lease["token"]
-            assert (number(run, 8, 6), run[24], run[32:]) == (job.lease["start"], job.lease["progress"], job.lease["worker"])
+            wanted |= {name: job.lease[name] for name in ("token", "start", "progress", "worker")}
+            wanted |= {"attempts": job.lease["attempt"], "stop": job.lease["hard"]}
         else:
-            assert run == b""
             wanted |= {name: getattr(job, name) for name in ("attempts", "progress", "start", "worker", "message", "result")}
             if job.place == "purged":
                 assert purge_ms == job.queue.purge_ms
             else:
-                wanted |= {"finish": job.finish, "code": job.code} if job.place == "ended" else {"due": job.due}
+                wanted |= {"stop": job.finish, "code": job.code} if job.place == "ended" else {"due": job.due}
         assert wanted == {name: seen[name] for name in wanted}
 
     def list(self, queue, ascending, states=0, tag=b""):
@@ -294,8 +296,13 @@ class Pair:
             line = sorted(queue.at("ready"), key=lambda job: (job.score(), job.id))
             assert redis.zrange(f"{PARTITION}ready:{queue.number}", 0, -1) == [job.id for job in line]
             assert set(redis.zrange(f"{PARTITION}delayed:{queue.number}", 0, -1)) == {job.id for job in queue.at("delayed")}
-            assert set(redis.hkeys(f"{PARTITION}running:{queue.number}")) == {job.id for job in queue.at("running")}
-            assert set(redis.zrange(f"{PARTITION}ended:{queue.number}", 0, -1)) == {job.id for job in queue.at("ended")}
+            states = redis.hgetall(f"{PARTITION}state:{queue.number}")
+            assert {id_ for id_, state in states.items() if state[0] == RUNNING} == {job.id for job in queue.at("running")}
+            assert {id_ for id_, state in states.items() if state[0] not in (SUBMITTED, RUNNING)} == {job.id for job in queue.at("ended")}
+            assert set(states) <= set(queue.jobs)
+            ended = [(job.id, job.run, job.listed) for job in sorted(queue.at("ended"), key=lambda job: job.ending)]
+            entries = [(entry[:16], number(entry, 16, 2), number(entry, 18, 6)) for entry in redis.lrange(f"{PARTITION}ended:{queue.number}", 0, -1)]
+            assert [entry for entry in entries if entry in ended] == ended
             counts = self.library.call("queue_get", queue.bucket, queue.name)[1]
             ended = [sum(job.state == state for job in queue.at("ended")) for state in (SUCCESS, FAILED, CANCEL)]
             assert counts[10:16] == [len(line), len(queue.at("delayed")), len(queue.at("running")), *ended]
@@ -308,9 +315,9 @@ class Pair:
         jobs = [job for queue in self.model.queues.values() for job in queue.jobs.values()]
         assert self.keys("j:*") == {PARTITION.encode() + b"j:" + job.id for job in jobs}
         timers = dict(redis.zrange(f"{PARTITION}timers", 0, -1, withscores=True))
-        assert {m: at for m, at in timers.items() if m[:1] == b"L"} == {b"L" + job.id: job.lease["expiry"] for job in jobs if job.lease}
-        awaited = {b"E" + job.id for job in jobs if job.expire and job.place != "ended"}
-        assert {m for m in timers if m[:1] == b"E"} == awaited
+        assert {m: at for m, at in timers.items() if m[:1] != b"."} == {job.id: job.lease["expiry"] for job in jobs if job.lease}
+        awaited = {b".E" + job.id for job in jobs if job.expire and job.place != "ended"}
+        assert {m for m in timers if m[:2] == b".E"} == awaited
 
     def delete_everything(self):
         for queue in self.model.queues.values():

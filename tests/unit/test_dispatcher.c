@@ -116,7 +116,7 @@ static void on_lease(void *context, const struct store_error *error, const struc
   struct leased *leased = context;
   keep_code(&leased->answer, error);
   for (size_t i = 0; result && i < result->count; i++)
-    leased->finish[leased->count++] = (struct store_finish){.id = result->jobs[i].job.id,
+    leased->finish[leased->count++] = (struct store_finish){.id = result->jobs[i].id,
                                                             .fencing_token = result->jobs[i].fencing_token,
                                                             .success = true,
                                                             .code = "",
