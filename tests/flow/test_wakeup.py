@@ -67,23 +67,24 @@ class Seen:
     """What Redis is asked, in order: the names of functions, and `subscribe`."""
 
     def __init__(self, client):
-        self.words = []
+        self.client, self.words, self.enough = client, [], False
         self.monitor = client.monitor()
         self.monitor.__enter__()
         self.thread = threading.Thread(target=self.listen, daemon=True)
         self.thread.start()
 
     def listen(self):
-        try:
-            for command in self.monitor.listen():
-                words = command["command"].split(" ", 2)
-                self.words.append(words[1].split("_")[0] if words[0] == "FCALL" else words[0].lower())
-        except Exception:  # its connection was closed
-            pass
+        for command in self.monitor.listen():
+            if self.enough:
+                return
+            words = command["command"].split(" ", 2)
+            self.words.append(words[1].split("_")[0] if words[0] == "FCALL" else words[0].lower())
 
     def stop(self):
-        self.monitor.connection.disconnect()
+        self.enough = True
+        self.client.ping()  # something to hear
         self.thread.join()
+        self.monitor.__exit__(None, None, None)
 
 
 def test_a_job_reaches_a_worker_that_waits_on_the_same_thread_without_a_notification(start_redis, start_server, bucket):
