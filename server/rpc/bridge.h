@@ -25,7 +25,7 @@
 #define RPC_ARMED_GENERIC 4
 #define RPC_SPARE_CALLS_MAX 2048 /* contexts kept for reuse, a thread */
 #define RPC_SPARE_ARENAS_MAX 512
-#define RPC_INBOX_KEYS_MAX 4096 /* more than that wakes everything that is parked */
+#define RPC_INBOX_KEYS_MAX 4096 /* more than that stands for every key */
 #define RPC_PARK_KEYS_MAX 100
 #define RPC_PARK_QUIET_MAX 64
 #define RPC_PARK_QUIET_MS 5

@@ -238,8 +238,9 @@ static bool wake_all(struct park_lot *lot, enum rpc_wake why) {
   return true;
 }
 
-static bool is_tried(const struct park_lot *lot, uint64_t key) {
-  for (size_t i = 0; i < lot->trial_count; i++)
+/* By one of the first `count` trials. */
+static bool is_tried(const struct park_lot *lot, uint64_t key, size_t count) {
+  for (size_t i = 0; i < count; i++)
     if (lot->trials[i].key == key)
       return true;
   return false;
@@ -264,15 +265,19 @@ static void quiet_add(struct park_lot *lot, uint64_t key, int64_t until_ms) {
     lot->quiet[lot->quiet_count++] = (struct park_quiet){.key = key, .until_ms = until_ms};
 }
 
-/* One trial of a key at a time: while it succeeds the next call is tried. */
-static bool try_first(struct park_lot *lot, uint64_t key, bool beside) {
-  struct rpc_call *call = is_tried(lot, key) ? NULL : first_exclusive(lot, key);
-  if (!call)
-    return false;
-  quiet_remove(lot, key);
+static void trial_add(struct park_lot *lot, uint64_t key, struct rpc_call *call, bool beside) {
   if (lot->trial_count == lot->trial_capacity)
     lot->trials = grow(lot->trials, &lot->trial_capacity, sizeof(struct park_trial));
   lot->trials[lot->trial_count++] = (struct park_trial){key, call, call->park_ticket, beside};
+}
+
+/* One trial of a key at a time: while it succeeds the next call is tried. */
+static bool try_first(struct park_lot *lot, uint64_t key, bool beside) {
+  struct rpc_call *call = is_tried(lot, key, lot->trial_count) ? NULL : first_exclusive(lot, key);
+  if (!call)
+    return false;
+  quiet_remove(lot, key);
+  trial_add(lot, key, call, beside);
   call_wake(call, RPC_WAKE_KEY);
   return true;
 }
@@ -281,11 +286,32 @@ bool rpc_wake_beside(struct rpc_call *call, uint64_t key) {
   return try_first(&call->thread->parked, key, true);
 }
 
+/* Every shared waiter, and of the exclusive ones the first of each key: the others would find no more than that one. */
+static void wake_every_key(struct park_lot *lot) {
+  size_t count = lot->heap_count, tried = lot->trial_count;
+  if (count == 0)
+    return;
+  memcpy(lot->scratch, lot->heap, count * sizeof(struct rpc_call *));
+  qsort(lot->scratch, count, sizeof(struct rpc_call *), by_ticket);
+  for (size_t i = 0; i < count; i++)
+    for (size_t k = 0; k < lot->scratch[i]->waiter_count; k++) {
+      uint64_t key = lot->scratch[i]->waiters[k].key;
+      if (first_exclusive(lot, key) == lot->scratch[i] && !is_tried(lot, key, tried))
+        trial_add(lot, key, lot->scratch[i], false);
+    }
+  for (size_t i = 0; i < count; i++)
+    if (lot->scratch[i]->parked && lot->scratch[i]->park_shared)
+      call_wake(lot->scratch[i], RPC_WAKE_KEY);
+  for (size_t i = tried; i < lot->trial_count; i++)
+    if (lot->trials[i].call->parked)
+      call_wake(lot->trials[i].call, RPC_WAKE_KEY);
+}
+
 void park_wake(struct rpc_thread *thread, const uint64_t *keys, size_t count, bool everything) {
   struct park_lot *lot = &thread->parked;
   if (everything) {
     lot->quiet_count = 0;
-    wake_all(lot, RPC_WAKE_KEY);
+    wake_every_key(lot);
     return;
   }
   for (size_t i = 0; i < count; i++) {

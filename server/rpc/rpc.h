@@ -140,7 +140,7 @@ void rpc_server_set_serving(struct rpc_server *server, bool serving);
 
 /* Tries the calls parked under the key: shared waiters all, exclusive ones one after another in the order of their
  * first parking while each is answered or, being streams, goes on without waiting for the key again. Thread-safe;
- * called by the listener. The key 0 wakes everything that is parked.
+ * called by the listener. The key 0 stands for every key.
  */
 void rpc_server_wake(struct rpc_server *server, uint64_t key);
 
