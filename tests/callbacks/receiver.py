@@ -5,7 +5,6 @@ import base64
 import hashlib
 import hmac
 import multiprocessing
-import random
 import re
 import time
 
@@ -17,17 +16,17 @@ STATUS = {code: b"HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n" % code for code in
 
 
 class Receiver:
-    """Accepts what is well signed, or everything while it knows no secret; refuses one request in `refuse_one_in` with 500. Answers within
-    `answer_s`, at random: at once if that is 0.
+    """Accepts what is well signed, or everything while it knows no secret; refuses one request in `refuse_one_in` with 500. Answers at once,
+    or, if it is `slow`, every 20 ms all that has come.
 
     A request is (when it began in ns of time.monotonic, id, status, Ringback-Sequence or 0)."""
 
-    def __init__(self, directory, refuse_one_in=0, answer_s=0):
+    def __init__(self, directory, refuse_one_in=0, slow=False):
         context = multiprocessing.get_context("spawn")
         path = directory / "requests"
         self.file, self.rest = open(path, "wb+", buffering=0), b""
         self.control, control = context.Pipe()
-        self.process = context.Process(target=serve, args=(str(path), control, refuse_one_in, answer_s), daemon=True)
+        self.process = context.Process(target=serve, args=(str(path), control, refuse_one_in, slow), daemon=True)
         self.process.start()
         self.port = self.control.recv()
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -99,9 +98,10 @@ class Connection(asyncio.Protocol):
 
 
 class Owner:
-    def __init__(self, path, refuse_one_in, answer_s):
+    def __init__(self, path, refuse_one_in, slow):
         self.file, self.secrets = open(path, "ab"), Secrets()
-        self.refuse_one_in, self.answer_s, self.count = refuse_one_in, answer_s, 0
+        self.refuse_one_in, self.count = refuse_one_in, 0
+        self.answers = [] if slow else None
 
     def judge(self, id_, head, body):
         if self.secrets.keys and not self.secrets.accept(id_, head, body):
@@ -110,13 +110,13 @@ class Owner:
         return 500 if self.refuse_one_in and self.count % self.refuse_one_in == 0 else 200
 
     def answer(self, transport, data):
-        if self.answer_s:
-            self.loop.call_later(random.uniform(0, self.answer_s), transport.write, data)
-        else:
+        if self.answers is None:
             transport.write(data)
+        else:
+            self.answers.append((transport, data))
 
     async def run(self, control):
-        self.loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=1024)
 
         def on_control():
@@ -128,7 +128,11 @@ class Owner:
         while True:
             await asyncio.sleep(FLUSH_S)
             self.file.flush()
+            if self.answers:
+                for transport, data in self.answers:
+                    transport.write(data)
+                self.answers.clear()
 
 
-def serve(path, control, refuse_one_in, answer_s):
-    asyncio.run(Owner(path, refuse_one_in, answer_s).run(control))
+def serve(path, control, refuse_one_in, slow):
+    asyncio.run(Owner(path, refuse_one_in, slow).run(control))
