@@ -12,17 +12,39 @@ int body_zone_local(int64_t unix_s) {
   return localtime_r(&moment, &broken) ? (int)broken.tm_gmtoff : 0;
 }
 
+/* strftime and printf take ten times as long, three times a body. */
+static char *write_digits(char *to, int number, int width) {
+  for (int i = width - 1; i >= 0; i--, number /= 10)
+    to[i] = (char)('0' + number % 10);
+  return to + width;
+}
+
 const char *body_time(struct arena *arena, const Google__Protobuf__Timestamp *time, body_zone *zone) {
   if (!time)
     return "-";
   int offset_s = zone(time->seconds);
   time_t shifted = (time_t)(time->seconds + offset_s);
   struct tm broken;
-  char text[48];
-  if (!gmtime_r(&shifted, &broken) || !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &broken))
+  /* A Timestamp's years have four digits. */
+  if (!gmtime_r(&shifted, &broken) || broken.tm_year < -1900 || broken.tm_year > 9999 - 1900)
     return "-";
   int minutes = abs(offset_s) / 60;
-  return arena_printf(arena, "%s%c%02d%02d", text, offset_s < 0 ? '-' : '+', minutes / 60, minutes % 60);
+  char *text = arena_alloc(arena, sizeof("2022-06-30T19:30:20+0800")), *at = text;
+  at = write_digits(at, broken.tm_year + 1900, 4);
+  *at++ = '-';
+  at = write_digits(at, broken.tm_mon + 1, 2);
+  *at++ = '-';
+  at = write_digits(at, broken.tm_mday, 2);
+  *at++ = 'T';
+  at = write_digits(at, broken.tm_hour, 2);
+  *at++ = ':';
+  at = write_digits(at, broken.tm_min, 2);
+  *at++ = ':';
+  at = write_digits(at, broken.tm_sec, 2);
+  *at++ = offset_s < 0 ? '-' : '+';
+  at = write_digits(at, minutes / 60, 2);
+  write_digits(at, minutes % 60, 2);
+  return text;
 }
 
 static const char *state_name(Ringback__V1__JobState state) {

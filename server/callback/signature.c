@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,19 +54,27 @@ const char *signature_secret_check(const char *secret) {
   return error;
 }
 
+/* Fetched once: it is a look-up under locks, which takes as long as signing a short body. Lives as long as the process.
+ */
+static EVP_MAC *hmac;
+
+static void fetch_hmac(void) {
+  hmac = EVP_MAC_fetch(0, "HMAC", 0);
+}
+
 static bool mac_compute(const struct key *key, const char *prefix, const void *body, size_t body_bytes,
                         unsigned char mac[MAC_BYTES]) {
   char digest[] = "SHA256";
   OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string("digest", digest, 0), OSSL_PARAM_construct_end()};
-  EVP_MAC *algorithm = EVP_MAC_fetch(0, "HMAC", 0);
-  EVP_MAC_CTX *context = algorithm ? EVP_MAC_CTX_new(algorithm) : 0;
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, fetch_hmac);
+  EVP_MAC_CTX *context = hmac ? EVP_MAC_CTX_new(hmac) : 0;
   size_t size = 0;
   bool done = context && EVP_MAC_init(context, key->bytes, key->size, parameters) &&
               EVP_MAC_update(context, (const unsigned char *)prefix, strlen(prefix)) &&
               EVP_MAC_update(context, body, body_bytes) && EVP_MAC_final(context, mac, &size, MAC_BYTES) &&
               size == MAC_BYTES;
   EVP_MAC_CTX_free(context);
-  EVP_MAC_free(algorithm);
   return done;
 }
 

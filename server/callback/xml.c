@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEPT_BYTES_MAX 65536 /* whatever a larger document needed is given back */
+#define KEPT_READS_MAX 100
 #define WRAPPER "Operation"
 #define WRAPPER_START "<" WRAPPER ">"
 #define WRAPPER_END "</" WRAPPER ">"
@@ -22,7 +24,12 @@ static xmlParserInputPtr deny_entity(const char *url, const char *id, xmlParserC
   return 0;
 }
 
+static void kept_free(void *context);
+static pthread_key_t kept_key;
+
 static void set_up_once(void) {
+  if (pthread_key_create(&kept_key, kept_free) != 0)
+    abort();
   xmlInitParser();
   xmlSetExternalEntityLoader(deny_entity);
 }
@@ -30,6 +37,38 @@ static void set_up_once(void) {
 static void set_up(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, set_up_once);
+}
+
+/* --- what a thread keeps --- */
+
+/* To set libxml2 up for a document takes longer than to read or write a short one. */
+struct kept {
+  xmlBufferPtr buffer; /* of the writer */
+  xmlTextWriterPtr writer;
+  xmlTextReaderPtr reader;
+  int reads; /* of the reader, which remembers every name that it met */
+};
+
+static void kept_free(void *context) {
+  struct kept *kept = context;
+  if (kept->writer)
+    xmlFreeTextWriter(kept->writer);
+  if (kept->buffer)
+    xmlBufferFree(kept->buffer);
+  if (kept->reader)
+    xmlFreeTextReader(kept->reader);
+  free(kept);
+}
+
+static struct kept *kept_of_thread(void) {
+  set_up();
+  struct kept *kept = pthread_getspecific(kept_key);
+  if (kept)
+    return kept;
+  kept = calloc(1, sizeof(*kept));
+  if (!kept || pthread_setspecific(kept_key, kept) != 0)
+    abort();
+  return kept;
 }
 
 /* --- writing --- */
@@ -42,20 +81,28 @@ struct output {
   bool failed;
 };
 
-static bool output_open(struct output *output, struct arena *arena) {
-  set_up();
-  *output = (struct output){.arena = arena, .buffer = xmlBufferCreate()};
-  if (output->buffer)
+static void output_open(struct output *output, struct arena *arena) {
+  struct kept *kept = kept_of_thread();
+  *output = (struct output){.arena = arena, .buffer = kept->buffer, .writer = kept->writer};
+  kept->buffer = 0;
+  kept->writer = 0;
+  if (!output->writer && ((output->buffer = xmlBufferCreate())))
     output->writer = xmlNewTextWriterMemory(output->buffer, 0);
-  output->failed = !output->writer;
-  return !output->failed;
+  if (!output->writer)
+    abort();
 }
 
-static void output_close(struct output *output) {
-  if (output->writer)
-    xmlFreeTextWriter(output->writer);
-  if (output->buffer)
-    xmlBufferFree(output->buffer);
+/* A writer is kept after a document that came to its end: no element is open. */
+static void output_close(struct output *output, bool complete) {
+  struct kept *kept = kept_of_thread();
+  if (complete && !output->failed && !kept->writer && xmlBufferLength(output->buffer) <= KEPT_BYTES_MAX) {
+    xmlBufferEmpty(output->buffer);
+    kept->buffer = output->buffer;
+    kept->writer = output->writer;
+    return;
+  }
+  xmlFreeTextWriter(output->writer);
+  xmlBufferFree(output->buffer);
 }
 
 static void note(struct output *output, int code) {
@@ -204,6 +251,31 @@ static size_t copy_with_line_ends(char *to, const char *text, size_t length) {
   return size;
 }
 
+static xmlTextReaderPtr reader_open(const char *document, int size) {
+  /* Names as before the fifth edition: expat, and with it most receivers, knows no others. */
+  static const int options = XML_PARSE_NONET | XML_PARSE_OLD10;
+  struct kept *kept = kept_of_thread();
+  xmlTextReaderPtr reader = kept->reader;
+  kept->reader = 0;
+  if (reader && xmlReaderNewMemory(reader, document, size, 0, "UTF-8", options) == 0)
+    return reader;
+  if (reader)
+    xmlFreeTextReader(reader);
+  kept->reads = 0;
+  reader = xmlReaderForMemory(document, size, 0, "UTF-8", options);
+  if (!reader)
+    abort();
+  return reader;
+}
+
+static void reader_close(xmlTextReaderPtr reader, bool complete) {
+  struct kept *kept = kept_of_thread();
+  if (complete && !kept->reader && ++kept->reads < KEPT_READS_MAX)
+    kept->reader = reader;
+  else
+    xmlFreeTextReader(reader);
+}
+
 /* Reads a fragment node by node, its wrapper included (at depth 0). NULL or the error. */
 static const char *read_fragment(struct arena *arena, const char *text, size_t length, take_node *take, void *context) {
   if (!xml_text_is_valid(text, length))
@@ -218,18 +290,14 @@ static const char *read_fragment(struct arena *arena, const char *text, size_t l
   size += strlen(WRAPPER_END);
 
   struct fragment fragment = {.arena = arena};
-  set_up();
-  /* Names as before the fifth edition: expat, and with it most receivers, knows no others. */
-  xmlTextReaderPtr reader = xmlReaderForMemory(document, (int)size, 0, "UTF-8", XML_PARSE_NONET | XML_PARSE_OLD10);
-  if (!reader)
-    abort();
+  xmlTextReaderPtr reader = reader_open(document, (int)size);
   xmlTextReaderSetErrorHandler(reader, keep_error, &fragment);
   int more = 1;
   while (!fragment.error && (more = xmlTextReaderRead(reader)) == 1)
     take(reader, &fragment, context);
   if (more < 0 && !fragment.error)
     fragment.error = "is not well-formed";
-  xmlFreeTextReader(reader);
+  reader_close(reader, !more && !fragment.error && size <= KEPT_BYTES_MAX);
   if (more < 0 && mentions_doctype(text, length))
     fragment.error = "must not have a DOCTYPE";
   return fragment.error;
@@ -296,11 +364,11 @@ const char *xml_operation_rewrite(struct arena *arena, const char *text, size_t 
     return 0;
   }
   struct output output;
-  if (!output_open(&output, arena))
-    abort();
+  output_open(&output, arena);
   put_start(&output, WRAPPER);
   *error = copy_fragment(arena, text, length, &output);
-  if (!*error) {
+  bool complete = !*error;
+  if (complete) {
     put_end(&output);
     note(&output, xmlTextWriterFlush(output.writer));
   }
@@ -316,7 +384,7 @@ const char *xml_operation_rewrite(struct arena *arena, const char *text, size_t 
     *size = written - wrapper;
     result = arena_strndup(arena, (const char *)xmlBufferContent(output.buffer) + strlen(WRAPPER_START), *size);
   }
-  output_close(&output);
+  output_close(&output, complete);
   return result;
 }
 
@@ -397,14 +465,13 @@ const char *xml_callback_render(struct arena *arena, const struct body_source *s
   *size = 0;
   for (int tries = 0; tries < 3; tries++) {
     struct output output;
-    if (!output_open(&output, arena))
-      abort();
+    output_open(&output, arena);
     enum spoilt spoilt = render(&output, source, trust);
     if (!spoilt && !output.failed) {
       *size = (size_t)xmlBufferLength(output.buffer);
       result = arena_strndup(arena, (const char *)xmlBufferContent(output.buffer), *size);
     }
-    output_close(&output);
+    output_close(&output, !spoilt);
     if (!spoilt)
       break;
     if (spoilt == SPOILT_OPERATION)

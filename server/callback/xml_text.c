@@ -38,10 +38,24 @@ static bool is_char(uint32_t c) {
   return c < 0xd800 || (c > 0xdfff && c != 0xfffe && c != 0xffff);
 }
 
+#define EVERY_BYTE(value) (UINT64_MAX / 0xff * (value))
+
+/* How much of the start is printable ASCII, in whole words: what most text is, and of which nothing is to be asked. */
+static size_t plain_length(const char *text, size_t length) {
+  size_t at = 0;
+  for (uint64_t word; length - at >= sizeof(word); at += sizeof(word)) {
+    memcpy(&word, text + at, sizeof(word));
+    /* A byte below 0x20 borrows its highest bit, one from 0x80 on has it. */
+    if ((word | (word - EVERY_BYTE(0x20))) & EVERY_BYTE(0x80))
+      break;
+  }
+  return at;
+}
+
 /* How long the valid text at the start is; *bad is the size of what stops it. */
 static size_t valid_length(const char *text, size_t length, size_t *bad) {
   size_t at = 0;
-  while (at < length) {
+  while ((at += plain_length(text + at, length - at)) < length) {
     uint32_t character = 0;
     size_t size = utf8_decode((const unsigned char *)text + at, length - at, &character);
     if (!size || !is_char(character)) {

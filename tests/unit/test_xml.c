@@ -79,6 +79,22 @@ static void the_gate_refuses_what_xml_cannot_carry(void **state) {
   assert_false(xml_text_is_valid("a\0b", 3));
 }
 
+/* Text is looked at eight bytes at a time. */
+static void a_byte_counts_wherever_it_stands(void **state) {
+  (void)state;
+  for (unsigned byte = 0; byte < 256; byte++) {
+    bool good = byte == '\t' || byte == '\n' || byte == '\r' || (byte >= 0x20 && byte < 0x80);
+    for (size_t at = 0; at < 24; at++) {
+      char text[24];
+      memset(text, at % 2 ? 0x20 : 0x7f, sizeof(text));
+      text[at] = (char)byte;
+      for (size_t length = at + 1; length <= sizeof(text); length++)
+        assert_int_equal(xml_text_is_valid(text, length), good);
+      assert_true(xml_text_is_valid(text, at));
+    }
+  }
+}
+
 static void repair_puts_the_replacement_character(void **state) {
   static const struct {
     const char *text;
@@ -193,6 +209,24 @@ static void what_is_no_fragment_is_refused_by_name(void **state) {
       fail_msg("accepted: %s", rows[i].text);
     if (!strstr(error, rows[i].error))
       fail_msg("%s: %s", rows[i].text, error);
+  }
+}
+
+/* A thread keeps its reader and its writer for the next document. */
+static void nothing_is_left_of_the_fragment_before(void **state) {
+  static const char *const before[] = {
+      "<a", "<a><b>x", "</a>", "<a>&e;</a>", "<a b='1' b='2'/>", "<p:a/>", "<a xmlns:p='u'><p:b>text</p:b></a>",
+      "",   "text"};
+  const char *error;
+  char *large = arena_alloc(*state, 100001);
+  memset(large, 'x', 100000);
+  for (int i = 0; i < 300; i++) {
+    rewrite(*state, before[(size_t)i % COUNT(before)], &error);
+    if (i % 50 == 0)
+      rewrite(*state, large, &error);
+    assert_string_equal(rewrite(*state, "<a b='&lt;'>1</a>\n2<c/>", &error), "<a b=\"&lt;\">1</a>\n2<c/>");
+    assert_null(rewrite(*state, "<p:a/>", &error));
+    assert_non_null(strstr(error, "line 1: "));
   }
 }
 
@@ -448,6 +482,12 @@ static void inputs_have_two_forms(void **state) {
 static void times_carry_their_zone(void **state) {
   Google__Protobuf__Timestamp time = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
   assert_string_equal(body_time(*state, &time, zone_of_newfoundland), "1969-12-31T20:30:00-0330");
+  time.seconds = 1583020799;
+  assert_string_equal(body_time(*state, &time, zone_of_china), "2020-03-01T07:59:59+0800");
+  time.seconds = INT64_C(253402300799); /* the last that a Timestamp can tell */
+  assert_string_equal(body_time(*state, &time, zone_of_newfoundland), "9999-12-31T20:29:59-0330");
+  time.seconds = INT64_C(253402400000);
+  assert_string_equal(body_time(*state, &time, zone_of_newfoundland), "-");
   assert_string_equal(body_time(*state, 0, zone_of_china), "-");
 }
 
@@ -456,6 +496,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_gate_takes_what_xml_can_carry),
       cmocka_unit_test(the_gate_refuses_what_xml_cannot_carry),
+      cmocka_unit_test(a_byte_counts_wherever_it_stands),
+      IN_ARENA(nothing_is_left_of_the_fragment_before),
       IN_ARENA(repair_puts_the_replacement_character),
       IN_ARENA(a_fragment_is_written_again),
       IN_ARENA(what_is_no_fragment_is_refused_by_name),
