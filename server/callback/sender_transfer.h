@@ -24,7 +24,7 @@ struct transfer {
   const void *body;
   size_t body_bytes;
   int64_t timeout_us, start_us;
-  const struct sender_url *url;
+  struct sender_url *url;
 
   enum callback_error stopped; /* by a hook, or before dialling; message says why */
   bool connected;              /* a connection is there, new or reused */

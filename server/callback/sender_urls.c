@@ -25,8 +25,7 @@ static struct sender_url *url_create(const char *text) {
   return url;
 }
 
-void sender_url_release(const struct sender_url *released) {
-  struct sender_url *url = (struct sender_url *)(uintptr_t)released;
+void sender_url_release(struct sender_url *url) {
   assert(url->users);
   if (--url->users)
     return;
@@ -34,7 +33,7 @@ void sender_url_release(const struct sender_url *released) {
   free(url);
 }
 
-const struct sender_url *sender_urls_take(struct sender_urls *urls, const char *text) {
+struct sender_url *sender_urls_take(struct sender_urls *urls, const char *text) {
   struct sender_url **place = &urls->kept[place_of(text)];
   if (!*place || strcmp((*place)->text, text) != 0) {
     if (*place)

@@ -25,8 +25,8 @@ struct sender_urls {
 };
 
 /* Never NULL. Must be released. */
-const struct sender_url *sender_urls_take(struct sender_urls *urls, const char *text);
-void sender_url_release(const struct sender_url *url);
+struct sender_url *sender_urls_take(struct sender_urls *urls, const char *text);
+void sender_url_release(struct sender_url *url);
 
 /* Forgets what is kept; those taken stay until they are released. */
 void sender_urls_close(struct sender_urls *urls);

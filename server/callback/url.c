@@ -109,8 +109,8 @@ static const char *take_parts(CURLU *parsed, struct callback_url *url) {
   return error;
 }
 
-const char *url_parse_for_curl(const char *text, size_t length, struct callback_url *url, CURLU **kept) {
-  *kept = 0;
+const char *url_parse_for_curl(const char *text, size_t length, struct callback_url *url, CURLU **parsed) {
+  *parsed = 0;
   memset(url, 0, sizeof(*url));
   if (length == 0)
     return "is empty";
@@ -124,11 +124,11 @@ const char *url_parse_for_curl(const char *text, size_t length, struct callback_
   if (!has_http_scheme(copy, &url->https))
     return "must be an absolute http or https URL";
 
-  CURLU *parsed = curl_url();
-  if (!parsed)
+  CURLU *handle = curl_url();
+  if (!handle)
     abort();
   const char *error = 0;
-  CURLUcode code = curl_url_set(parsed, CURLUPART_URL, copy, CURLU_DISALLOW_USER);
+  CURLUcode code = curl_url_set(handle, CURLUPART_URL, copy, CURLU_DISALLOW_USER);
   if (code == CURLUE_USER_NOT_ALLOWED)
     error = "must not carry user information";
   else if (code == CURLUE_BAD_PORT_NUMBER)
@@ -136,11 +136,11 @@ const char *url_parse_for_curl(const char *text, size_t length, struct callback_
   else if (code != CURLUE_OK)
     error = "is not a valid URL";
   else
-    error = take_parts(parsed, url);
+    error = take_parts(handle, url);
   if (error)
-    curl_url_cleanup(parsed);
+    curl_url_cleanup(handle);
   else
-    *kept = parsed;
+    *parsed = handle;
   return error;
 }
 
