@@ -315,7 +315,8 @@ local function queue(T, number)
         [CANCEL] = cancelled, rotate_at = rotate_at, head_start = head_start, max_size = max_size, max_concurrent = max_concurrent,
         lease = lease, max_attempts = max_attempts, min_backoff = min_backoff, max_backoff = max_backoff, keep_ms = keep_ms,
         keep_count = keep_count, idempotency = idempotency, boost = head_start > 0 and head_start or STRICT, ready = T.p .. 'ready:' .. number,
-        delayed = T.p .. 'delayed:' .. number, states = T.p .. 'state:' .. number, ended = T.p .. 'ended:' .. number, new = 0,
+        delayed = T.p .. 'delayed:' .. number, states = T.p .. 'state:' .. number, ended = T.p .. 'ended:' .. number, deliveries = T.p .. 'dl:' .. number,
+        outbox = T.p .. 'outbox:' .. number, claims = T.p .. 'claims:' .. number, ended_deliveries = T.p .. 'dended:' .. number, new = 0,
         added = 0, ended_more = 0, fields = {}, changed = false, offered = false}
     end
     T.queues[number] = Q

@@ -13,12 +13,12 @@
 -- body. Whether a delivery has been rendered is whether it is there; a delivery that was never claimed has none.
 
 local DELIVERY_VERSION = 1
-local DELIVERY_SIZE = 66
+local DELIVERY_ID_SIZE, DELIVERY_SIZE = 19, 66
 -- Whose endpoint it goes to: the rule's; the rule's, as a test; the job's own.
 local TO_RULE, TO_TEST, TO_OWN = 0, 1, 2
 local SETTLEMENT = '>BHBI7I6I6' -- the beginning of an attempt: state, HTTP status, why there is a next one, token, start, next
 
-local fetch_deliveries, delivery, save_delivery, new_delivery, unreadable
+local fetch_deliveries, delivery, save_delivery, unreadable, create_delivery, claim_delivery, deliver_at_once, peek_delivery
 local last_attempt, open_texts, add_attempt, end_attempts, is_rendered, frozen_url
 
 do
@@ -26,6 +26,7 @@ do
   -- back to be sent again (0: never) and its attempts until then, queue, creation, sequence, its number among the rule's own that are
   -- sent (0: not one), hash of the job's own endpoint, sizes of class, message and answer, attempts kept, size of the last one.
   local DELIVERY = '>BBBBI7I6I4I6I4I5I6I6I6I4BHHBH'
+  local DELIVERY_AND_ATTEMPT = DELIVERY .. 'c0'
   -- State, HTTP status, why there is a next one, token, start, next, microseconds of DNS, connect, TLS, first byte and total, sizes of
   -- address, class, message and URL.
   local ATTEMPT, ATTEMPT_SIZE = '>BHBI7I6I6I4I4I4I4I4BBHH', 49
@@ -50,12 +51,6 @@ do
     return {raw = bytes, kind = kind, s = s, ab = ab, tk = tk, nx = nx, a = a, rs = rs, ra = ra, q = q, c = c, sq = sq, rq = rq,
       endpoint = endpoint, class_size = class_size, message_size = message_size, answer_size = answer_size, kept = kept, last = last,
       g = group_of(T, kind, q, endpoint)}
-  end
-
-  function new_delivery(T, Q, kind, endpoint, state, sequence, own_sequence)
-    return {raw = '', kind = kind, s = state, ab = 0, tk = 0, nx = T.ms, a = 0, rs = 0, ra = 0, q = Q.number, c = T.ms, sq = sequence,
-      rq = own_sequence, endpoint = endpoint, class_size = 0, message_size = 0, answer_size = 0, kept = 0, last = 0,
-      g = group_of(T, kind, Q.number, endpoint)}
   end
 
   -- Makes class, message, answer and log of a delivery fields that may be changed.
@@ -96,8 +91,8 @@ do
     local got = call('MGET', unpack(keys))
     for k = 1, n do
       local bytes, id = got[k], wanted[k]
-      if bytes and #bytes >= DELIVERY_SIZE and bytes:byte(1) == DELIVERY_VERSION then
-        T.deliveries[id] = decode(T, bytes)
+      if bytes and #bytes >= DELIVERY_SIZE and byte(bytes) == DELIVERY_VERSION then
+        T.deliveries[id] = bytes
       else
         T.deliveries[id] = false
         if bytes then T.unreadable[id] = true end
@@ -105,10 +100,61 @@ do
     end
   end
 
-  -- nil where there is none.
+  -- nil where there is none. What is opened nowhere else stays the text that was read: a table costs more than all the rest of a step.
   function delivery(T, id)
     if T.deliveries[id] == nil then fetch_deliveries(T, {id}) end
-    return T.deliveries[id] or nil
+    local D = T.deliveries[id]
+    if type(D) == 'string' then
+      D = decode(T, D)
+      T.deliveries[id] = D
+    end
+    return D or nil
+  end
+
+  -- Kind, state and token of a delivery that was read; nothing where there is none.
+  function peek_delivery(T, id)
+    local D = T.deliveries[id]
+    if type(D) == 'string' then
+      local _, kind, s, _, token = unpack_struct('>BBBBI7', D)
+      return kind, s, token
+    elseif D then
+      return D.kind, D.s, D.tk
+    end
+  end
+
+  local function write_record(T, id, bytes)
+    T.deliveries[id] = bytes
+    write_pair(T, 'MSET', nil, T.delivery_key .. id, bytes)
+  end
+
+  -- Makes a delivery; answers with its group.
+  function create_delivery(T, Q, id, kind, endpoint, state, sequence, own_sequence)
+    write_record(T, id, pack(DELIVERY, DELIVERY_VERSION, kind, state, 0, 0, T.ms, 0, 0, 0, Q.number, T.ms, sequence, own_sequence, endpoint,
+      0, 0, 0, 0, 0))
+    return group_of(T, kind, Q.number, endpoint)
+  end
+
+  -- A delivery that was read and not opened is claimed under this token. Answers with its attempts since it was last put back, since when it is
+  -- tried, and its number.
+  function claim_delivery(T, id, token)
+    local bytes = T.deliveries[id]
+    local version, kind, _, ab, _, nx, a, rs, ra, q, c, sq, rq, endpoint, class_size, message_size, answer_size, kept, last =
+      unpack_struct(DELIVERY, bytes)
+    local head = pack(DELIVERY, version, kind, SENDING, ab, token, nx, a, rs, ra, q, c, sq, rq, endpoint, class_size, message_size,
+      answer_size, kept, last)
+    write_record(T, id, #bytes == DELIVERY_SIZE and head or head .. sub(bytes, DELIVERY_SIZE + 1))
+    return a - ra, max(rs, c), rq
+  end
+
+  -- The end of most: the first attempt at a rule's endpoint, under the token of its claim, was accepted. False, and nothing is done: it is not that.
+  function deliver_at_once(T, id, token, entry)
+    local bytes = T.deliveries[id]
+    if type(bytes) ~= 'string' or #bytes ~= DELIVERY_SIZE then return false end
+    local version, kind, s, _, claim, _, a, rs, ra, q, c, sq, rq, endpoint = unpack_struct(DELIVERY, bytes)
+    if s ~= SENDING or claim ~= token or kind ~= TO_RULE then return false end
+    write_record(T, id, pack(DELIVERY_AND_ATTEMPT, version, kind, DELIVERED, 0, token, T.ms, a + 1, rs, ra, q, c, sq, rq, endpoint, 0, 0, 0, 1,
+      #entry, entry))
+    return true
   end
 
   -- The answer about a delivery that cannot be read; nil when that is not so.

@@ -32,7 +32,7 @@ end
 
 -- A delivery has reached its last state; retention takes it later.
 local function retire_delivery(T, Q, id)
-  add_to(T, T.p .. 'dended:' .. Q.number, T.ms, id)
+  add_to(T, Q.ended_deliveries, T.ms, id)
   mark(T, 'T' .. Q.number, T.ms + DELIVERIES_KEPT_MS)
   Q.delivered_more = true
 end
@@ -46,13 +46,12 @@ local function add_delivery(T, Q, id, kind, endpoint, state)
     own_sequence = rule.own_sequence + 1
     rule.own_sequence = own_sequence
   end
-  local D = new_delivery(T, Q, kind, endpoint, state, rule.sequence, own_sequence)
-  save_delivery(T, id, D)
-  add_to(T, T.p .. 'dl:' .. Q.number, rule.sequence, id)
+  local group = create_delivery(T, Q, id, kind, endpoint, state, rule.sequence, own_sequence)
+  add_to(T, Q.deliveries, rule.sequence, id)
   if state == PENDING then
     count_open(Q, 1)
-    add_to(T, T.p .. 'outbox:' .. D.g, T.ms, id)
-    make_due(T, D.g, T.ms)
+    add_to(T, kind == TO_RULE and Q.outbox or T.p .. 'outbox:' .. group, T.ms, id)
+    make_due(T, group, T.ms)
   else
     retire_delivery(T, Q, id)
   end

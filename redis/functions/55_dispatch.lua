@@ -36,14 +36,14 @@ do -- claim
   local function read_ahead(T, ids, first, last)
     local jobs, bodies, keys = {}, {}, {}
     for k = first, last do
-      local D = delivery(T, ids[k])
-      if D and D.tk > 0 then keys[#keys + 1], bodies[#bodies + 1] = T.p .. 'body:' .. ids[k], ids[k]
-      elseif D and D.kind ~= TO_TEST then jobs[#jobs + 1] = ids[k]:sub(1, 16) end
+      local kind, _, token = peek_delivery(T, ids[k])
+      if kind and token > 0 then keys[#keys + 1], bodies[#bodies + 1] = T.p .. 'body:' .. ids[k], ids[k]
+      elseif kind and kind ~= TO_TEST then jobs[#jobs + 1] = sub(ids[k], 1, 16) end
     end
     local got = #keys > 0 and call('MGET', unpack(keys)) or {}
     for k = 1, #keys do
       bodies[bodies[k]] = got[k]
-      if not got[k] and #bodies[k] == 19 then jobs[#jobs + 1] = bodies[k]:sub(1, 16) end
+      if not got[k] and #bodies[k] == DELIVERY_ID_SIZE then jobs[#jobs + 1] = sub(bodies[k], 1, 16) end
     end
     if #jobs > 0 then fetch(T, (id_parts(jobs[1])), jobs) end -- of one queue, as the group is
     return bodies
@@ -57,38 +57,37 @@ do -- claim
     local expiry = T.ms + timeout + grace
     local values = group_values(T, Q, kind, group, expiry, timeout)
     local claims, jobs, claims_key = values[1], values[2], T.p .. 'claims:' .. group
-    local n, bytes, taken, count, bodies = 0, 0, 0, 0, nil
+    local n, bytes, taken, count, token, bodies = 0, 0, 0, 0, Q.token, nil
     fetch_deliveries(T, ids)
     for k = 1, #ids do
       if bytes >= room_bytes then break end
       if k % CLAIM_CHUNK == 1 then bodies = read_ahead(T, ids, k, min(k + CLAIM_CHUNK - 1, #ids)) end
       local id = ids[k]
-      local D = delivery(T, id)
       taken = k
-      if D then
-        local body, job = bodies[id] or '', 0
-        Q.token = max(T.us, Q.token + 1)
-        D.s, D.tk = SENDING, Q.token
-        save_delivery(T, id, D)
+      if T.deliveries[id] then
+        local body, at = bodies[id] or '', 0
+        token = max(T.us, token + 1)
+        local attempts, since, number = claim_delivery(T, id, token)
         add_to(T, claims_key, expiry, id)
         if body == '' and kind ~= TO_TEST then
-          local J = read_job(T, id:sub(1, 16))
+          local job = sub(id, 1, 16)
+          local J = read_job(T, job)
           if J then
-            job = #jobs + 1
-            bytes = bytes + add_job(T, jobs, Q, id:sub(1, 16), J)
+            at = #jobs + 1
+            bytes = bytes + add_job(T, jobs, Q, job, J)
           end
         end
         claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5], claims[n + 6], claims[n + 7] =
-          id, Q.token, D.a - D.ra, max(D.rs, D.c), D.rq, body, job
+          id, token, attempts, since, number, body, at
         n, count, bytes = n + 7, count + 1, bytes + #body
       elseif T.unreadable[id] then
         redis.log(redis.LOG_WARNING, 'ringback: a delivery of queue ' .. Q.number .. ' was written by another version and is set aside')
       end
     end
     if count > 0 then
-      Q.changed = true
+      Q.token, Q.changed = token, true
       mark(T, 'C' .. group, expiry)
-      breaker_claimed(T, group, Q.token, expiry)
+      breaker_claimed(T, group, token, expiry)
     end
     return taken, count, bytes, values
   end
@@ -198,8 +197,8 @@ do -- freeze and settle
   register('freeze', {'allow-oom'}, function(T, A, i)
     prefetch_deliveries(T, A, i)
     local id = A[i + 1]
-    local D = delivery(T, id)
-    if not D or D.s ~= SENDING or D.tk ~= tonumber(A[i + 2]) then return unreadable(T, id) or NO_CLAIM end
+    local _, state, token = peek_delivery(T, id)
+    if state ~= SENDING or token ~= tonumber(A[i + 2]) then return unreadable(T, id) or NO_CLAIM end
     write_pair(T, 'MSET', nil, T.p .. 'body:' .. id, A[i + 3])
     return DONE
   end)
@@ -232,16 +231,33 @@ do -- freeze and settle
   local RETRY_AFTER = 2 -- of ringback.v1.NextAttemptReason; those beyond too come of what the receiver asked for
   local SAME = {0, 0}
 
+  -- The shortest way, where nothing has failed lately. False, and nothing is done: it is not that.
+  local function settle_at_once(T, id, token, entry)
+    if #id ~= DELIVERY_ID_SIZE then return false end
+    local Q = queue(T, (id_parts(id)))
+    local rule = Q and rule_of(T, Q)
+    if not rule or rule.failures > 0 or not rule.on then return false end
+    local group = num(Q.number)
+    if breaker_room(T, group) < math.huge or not deliver_at_once(T, id, token, entry) then return false end
+    remove_from(T, Q.claims, id)
+    count_open(Q, -1)
+    retire_delivery(T, Q, id)
+    judge_endpoint(T, group, token, true, '', 0)
+    refresh_due(T, group)
+    return true
+  end
+
   -- id, attempt (15_deliveries.lua), the beginning of the answer if it is to be kept -> what became of the endpoint's breaker: 0, BREAKER_OPENED or
   -- BREAKER_CLOSED.
   register('settle', {'allow-oom'}, function(T, A, i, n)
     prefetch_deliveries(T, A, i)
     local id, entry = A[i + 1], A[i + 2]
+    local state, _, reason, token, _, next_at = unpack_struct(SETTLEMENT, entry)
+    local delivered = state == DELIVERED
+    if delivered and n == 2 and settle_at_once(T, id, token, entry) then return SAME end
     local D = delivery(T, id)
     local Q = D and queue(T, D.q)
     if not Q then return unreadable(T, id) or NO_DELIVERY end
-    local state, _, reason, token, _, next_at = unpack_struct(SETTLEMENT, entry)
-    local delivered = state == DELIVERED
     if D.s ~= SENDING or D.tk ~= token then
       if not delivered then return NO_CLAIM end
       if D.s == DELIVERED then return SAME end

@@ -313,7 +313,7 @@ class Due:
         settings = dict(head_start=0, max_size=10_000_000, max_concurrent=10_000_000, lease=10 ** 8, max_attempts=3, min_backoff=1, max_backoff=1,
                         keep_ms=10 ** 9, keep_count=10 ** 7, idempotency=1000)
         spec = b"s" * frame.PAYLOAD_BYTES
-        job = bytes([1, 1, 0, 0]) + bytes(28) + bytes([1]) + len(spec).to_bytes(4, "big") + b"T" + spec
+        job = store_model.pack_record(dict(tag=b"T", spec=spec, priority=0, max_attempts=0, expire=0, lease=0, run_timeout=0, not_before=0))
         for k in range(groups):
             self.call("queue_create", "a", f"q{k}", 1, store_model.pack_settings(settings))
             self.call("rule_update", "a", f"q{k}", "", "on", 1, "url", "http://127.0.0.1:9/", "cc", 256)
@@ -322,7 +322,8 @@ class Due:
                 size = min(200, left)
                 self.call("submit", "a", f"q{k}", 1, "", b"0" * 8, *[job] * size)
                 jobs = self.call("lease", "a", size, "w", 0, f"q{k}")[2]
-                self.call("finish", "a", *[v for j in range(0, len(jobs), 9) for v in (jobs[j + 2], jobs[j], "s", 0, "Success", "", b"")])
+                leases = [(jobs[j], store_model.number(jobs[j + 2], 7, 7)) for j in range(0, len(jobs), 3)]
+                self.call("finish", "a", *[store_model.pack_result(lease, "s", 0, b"Success", b"", b"") for lease in leases])
                 left -= size
 
     def call(self, name, *arguments):

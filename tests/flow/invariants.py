@@ -67,9 +67,10 @@ class Partition:
                 self.holds(f"{id_} is of a queue that is gone, and nothing will remove it", delivery["queue"] in self.deleted)
                 continue
             group = self.groups.get(delivery["group"], {})
-            waits, claimed = id_ in (group.get("outbox") or {}) or id_ in trashed, id_ in (group.get("claims") or {})
-            ended = id_ in past[name]
             state = delivery["state"]
+            # What lies in the trash may have been sent again since, by hand: then it is passed over there.
+            waits, claimed = id_ in (group.get("outbox") or {}) or state == PENDING and id_ in trashed, id_ in (group.get("claims") or {})
+            ended = id_ in past[name]
             self.holds(f"{id_} is in state {state}; it waits: {waits}, is claimed: {claimed}, has ended: {ended}",
                        (waits, claimed, ended) == (state == PENDING, state == SENDING, state not in (PENDING, SENDING)))
             self.holds(f"{id_} is not in its queue's list", id_ in lists[name])
