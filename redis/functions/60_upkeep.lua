@@ -40,10 +40,10 @@ local function rearm(T, member, set, after)
 end
 
 -- Delayed jobs of a queue have become leasable.
-local function on_delayed(T, number)
+local function on_delayed(T, number, most)
   local Q = queue(T, tonumber(number))
   if not Q then return remove_from(T, T.timers, '.D' .. number) end
-  local heads = call('ZRANGEBYSCORE', Q.delayed, '-inf', num(T.ms), 'WITHSCORES', 'LIMIT', 0, SLICE)
+  local heads = call('ZRANGEBYSCORE', Q.delayed, '-inf', num(T.ms), 'WITHSCORES', 'LIMIT', 0, most)
   for k = 1, #heads, 2 do
     local id = heads[k]
     local priority = call('GETRANGE', T.job_key .. id, 2, 2)
@@ -83,11 +83,11 @@ local function unlist(T, number, ids)
 end
 
 -- Forgets jobs that have ended long ago, or that are more than the queue keeps.
-local function on_retention(T, number)
+local function on_retention(T, number, most)
   local member = '.R' .. number
   local Q = queue(T, tonumber(number))
   if not Q then return remove_from(T, T.timers, member) end
-  local entries, ids, callbacks = call('LRANGE', Q.ended, 0, SLICE - 1), {}, {}
+  local entries, ids, callbacks = call('LRANGE', Q.ended, 0, most - 1), {}, {}
   for k = 1, #entries do ids[k] = sub(entries[k], 1, 16) end
   fetch(T, Q.number, ids)
   for k = 1, #ids do
@@ -130,13 +130,13 @@ local function on_retention(T, number)
 end
 
 -- Forgets deliveries that have ended long ago, or that are too many.
-local function on_deliveries(T, number)
+local function on_deliveries(T, number, most)
   local member = '.T' .. number
   local set = T.p .. 'dended:' .. number
   local excess = call('ZCARD', set) - DELIVERIES_KEPT
   local ids
-  if excess > 0 then ids = call('ZRANGE', set, 0, min(excess, SLICE) - 1)
-  else ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms - DELIVERIES_KEPT_MS), 'LIMIT', 0, SLICE) end
+  if excess > 0 then ids = call('ZRANGE', set, 0, min(excess, most) - 1)
+  else ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms - DELIVERIES_KEPT_MS), 'LIMIT', 0, most) end
   if #ids > 0 then
     local keys = {}
     for k, id in ipairs(ids) do keys[2 * k - 1], keys[2 * k] = T.p .. 'd:' .. id, T.p .. 'body:' .. id end
@@ -144,15 +144,15 @@ local function on_deliveries(T, number)
     call('ZREM', T.p .. 'dl:' .. number, unpack(ids))
     call('ZREM', set, unpack(ids))
   end
-  if excess > SLICE then call('ZADD', T.timers, num(T.ms), member)
+  if excess > most then call('ZADD', T.timers, num(T.ms), member)
   else rearm(T, member, set, DELIVERIES_KEPT_MS) end
   return #ids
 end
 
 -- Claims whose dispatcher is gone: the deliveries go back, without using up an attempt.
-local function on_claims(T, group)
+local function on_claims(T, group, most)
   local set = T.p .. 'claims:' .. group
-  local ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
+  local ids = call('ZRANGEBYSCORE', set, '-inf', num(T.ms), 'LIMIT', 0, most)
   fetch_deliveries(T, ids)
   for _, id in ipairs(ids) do
     local D = delivery(T, id)
@@ -172,6 +172,7 @@ local function on_claims(T, group)
   return #ids
 end
 
+-- Each takes at most so many items, and says how many it took (nil: one).
 local ON_TIMER = {E = on_expiry, D = on_delayed, R = on_retention, T = on_deliveries, C = on_claims}
 
 -- A purge's sets: their jobs end as Cancel, calling nobody back. A job that was put back since is behind the boundary.
@@ -253,13 +254,29 @@ end
 
 local TRASH = {J = trash_jobs, O = trash_outbox, Q = trash_queue}
 
+-- Reads the jobs that are due, all of a queue at once.
+local function fetch_due(T, due)
+  local by_queue = {}
+  for _, member in ipairs(due) do
+    local id = sub(member, 1, 2) == '.E' and sub(member, 3) or sub(member, 1, 1) ~= '.' and member
+    if id then
+      local number = id_parts(id)
+      local list = by_queue[number]
+      if not list then list = {} by_queue[number] = list end
+      list[#list + 1] = id
+    end
+  end
+  for number, ids in pairs(by_queue) do fetch(T, number, ids) end
+end
+
 -- No arguments -> how much was done (0: nothing is due), the earliest timer (0: none).
 register('sweep', {'allow-oom'}, function(T)
   local due = call('ZRANGEBYSCORE', T.timers, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
   local changed, heavy = 0, 0
+  fetch_due(T, due)
   for _, member in ipairs(due) do
     local done
-    if sub(member, 1, 1) == '.' then done = ON_TIMER[sub(member, 2, 2)](T, sub(member, 3)) else on_lease(T, member) end
+    if sub(member, 1, 1) == '.' then done = ON_TIMER[sub(member, 2, 2)](T, sub(member, 3), SLICE - heavy) else on_lease(T, member) end
     changed, heavy = changed + 1, heavy + (done or 1)
     if heavy >= SLICE then break end
   end

@@ -59,8 +59,7 @@ class Stock:
 
 def leases_run_out(stock, count, at):
     queue = stock.queue(count)
-    left = stock.harness.duration(max(1, at - time.time()))
-    stock.batches(count, lambda api: api.lease(queue, BATCH, lease=left))
+    stock.batches(count, lambda api: api.lease(queue, BATCH, lease=stock.harness.duration(max(1, at - time.time()))))
 
 
 def jobs_expire(stock, count, at):
@@ -118,7 +117,7 @@ def sweep_longest_ms(context):
             client.slowlog_reset()
             at = time.time() + span
             triggers = [trigger for trigger in [kind(stock, each, at) for kind in kinds] if trigger]
-            time.sleep(max(0, at - time.time()))
+            time.sleep(max(1, at - time.time()) + 0.5)  # a lease is a second at least
             for trigger in triggers:
                 trigger()
             stock.wait()
