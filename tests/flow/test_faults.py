@@ -98,6 +98,15 @@ def ready(server, queue, seconds=30):
     return eventually(answers, seconds)
 
 
+def submitted(server, queue):
+    """A job's id by itself in a list; None while Redis is away."""
+    try:
+        return server.api.submit(queue)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        return None
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(20))
 def test_no_acknowledged_job_is_lost_when_the_server_or_its_redis_is_killed(start_server, bucket, seed):
@@ -211,14 +220,7 @@ def test_a_lease_that_waits_outlives_a_restart_of_redis(start_redis, start_serve
     time.sleep(0.5)
     redis.start()
 
-    def submit():
-        try:
-            return server.api.submit(queue)
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
-            return None
-
-    job, = eventually(submit, 20)
+    job, = eventually(lambda: submitted(server, queue), 20)
     try:
         assert [l.job.id for l in call.result().jobs] == [job]
     except grpc.RpcError as error:  # it may have been told that Redis was away; then the worker asks again
@@ -233,14 +235,7 @@ def test_a_redis_that_lost_the_function_library_gets_it_again(start_redis, start
     client = redis.client()  # not FUNCTION FLUSH: Redis 8.0.2 crashes in it when a function has run
     client.function_delete(client.function_list()[0][1].decode())
 
-    def submits():
-        try:
-            return server.api.submit(queue)
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
-            return None
-
-    assert eventually(submits, 15)
+    assert eventually(lambda: submitted(server, queue), 15)
 
 
 def test_callbacks_outlive_a_killed_server(start_redis, start_server, bucket, receiver):
