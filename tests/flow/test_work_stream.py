@@ -347,7 +347,8 @@ def test_a_server_that_goes_tells_its_streams_and_lets_them_finish(start_server)
     api.submit(name, 2)
     stream, idle = Stream(api, name, credit=1), Stream(api, name)
     [leased] = stream.jobs(1)
-    idle.send(credit=0)
+    idle.send(released=[dict(job_id=leased.job.id, fencing_token=leased.fencing_token + 1)])
+    assert idle.read().released[0].status.code != 0  # the answer says that the stream is open
     server.process.terminate()
     shutting = module("worker").DRAIN_REASON_SHUTTING_DOWN
     assert stream.read().draining == shutting
