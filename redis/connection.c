@@ -1,4 +1,4 @@
-/* A connection is a socket, hiredis as the writer and reader of its protocol, bytes to send, and the commands whose
+/* A connection is a socket, hiredis as the reader of its protocol, bytes to send, and the commands whose
  * replies are still to come, in order. It goes
  *
  *   DOWN -> RESOLVING -> CONNECTING -> SETUP -> UP -> DOWN
@@ -162,13 +162,30 @@ static struct pending pop_pending(struct redis_connection *connection) {
   return first;
 }
 
+/* What a count or a length looks like in the protocol. */
+static void append_header(struct buffer *buffer, char kind, size_t number) {
+  char text[24];
+  size_t at = sizeof text;
+  text[--at] = '\n';
+  text[--at] = '\r';
+  do
+    text[--at] = (char)('0' + number % 10);
+  while ((number /= 10) > 0);
+  text[--at] = kind;
+  buffer_append(buffer, text + at, sizeof text - at);
+}
+
+/* hiredis would format it with sprintf into memory of its own, to be copied from there: a twentieth of the server's
+ * CPU.
+ */
 static void append_command(struct buffer *buffer, size_t count, const char *const *arguments, const size_t *lengths) {
-  char *command = NULL;
-  long long length = redisFormatCommandArgv(&command, (int)count, (const char **)(uintptr_t)arguments, lengths);
-  if (length < 0)
-    abort();
-  buffer_append(buffer, command, (size_t)length);
-  redisFreeCommand(command);
+  append_header(buffer, '*', count);
+  for (size_t i = 0; i < count; i++) {
+    size_t length = lengths ? lengths[i] : strlen(arguments[i]);
+    append_header(buffer, '$', length);
+    buffer_append(buffer, arguments[i], length);
+    buffer_append(buffer, "\r\n", 2);
+  }
 }
 
 static void append_words(struct buffer *buffer, size_t count, const char *const *words) {

@@ -43,11 +43,30 @@ static void read_target(struct check *check, const struct target *target, const 
   *what = arena_printf(check->arena, "the default queue of %s", target->default_queue->bucket);
 }
 
-/* Of what the request asks for, so that the same request_id with something else is noticed. */
+static uint64_t digest_word(uint64_t hash, uint64_t word) {
+  hash = (hash ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+  return hash ^ (hash >> 32);
+}
+
+/* Eight bytes a step: byte by byte it was a tenth of the CPU of a batch. */
+static uint64_t digest_bytes(uint64_t hash, struct bytes bytes) {
+  for (size_t at = 0; at < bytes.length; at += sizeof hash) {
+    size_t left = bytes.length - at;
+    uint64_t word = 0;
+    memcpy(&word, bytes.data + at, left < sizeof word ? left : sizeof word);
+    hash = digest_word(hash, word);
+  }
+  return digest_word(hash, bytes.length);
+}
+
+/* Of what the request asks for, so that the same request_id with something else is noticed; without one it is not
+ * looked at. */
 static uint64_t digest(const struct store_submit *submit) {
+  if (!*submit->request_id)
+    return 0;
   uint64_t hash = hash_number(hash_text(HASH_START, submit->queue ? submit->queue : ""), submit->feature);
   for (size_t i = 0; i < submit->count; i++)
-    hash = hash_bytes(hash, submit->jobs[i].spec.data, submit->jobs[i].spec.length);
+    hash = digest_bytes(hash, submit->jobs[i].spec);
   return hash;
 }
 

@@ -11,7 +11,9 @@ static size_t home_of(const struct held_jobs *held, const struct job_id *id) {
   uint64_t high, low;
   memcpy(&high, id->bytes, sizeof high);
   memcpy(&low, id->bytes + sizeof high, sizeof low);
-  uint64_t mixed = (high ^ (low * UINT64_C(0x9E3779B97F4A7C15))) * UINT64_C(0xD6E8FEB86659FD93);
+  uint64_t mixed = high ^ (low * UINT64_C(0x9E3779B97F4A7C15));
+  /* Ids of one batch differ in their last bytes only, which are the highest here: they must come down to count. */
+  mixed = (mixed ^ (mixed >> 32)) * UINT64_C(0xD6E8FEB86659FD93);
   return (size_t)(mixed >> 32) & (held->capacity - 1);
 }
 
