@@ -81,6 +81,12 @@ static void release_handle(struct sender *sender, struct transfer *transfer) {
   if (!transfer->easy)
     return;
   curl_multi_remove_handle(sender->multi, transfer->easy);
+  /* curl counts how often it sent again over the life of a handle, up to five, and only a reset forgets it. */
+  if (transfer->repeated) {
+    curl_easy_reset(transfer->easy);
+    if (!transfer_prepare(transfer->easy, sender->ca_file))
+      abort();
+  }
   assert(sender->idle_count < sender->options.in_flight_max);
   sender->idle[sender->idle_count++] = transfer->easy;
   transfer->easy = 0;

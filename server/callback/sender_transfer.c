@@ -128,6 +128,7 @@ static int before_first_byte(void *context, char *remote, char *local, int remot
   (void)local;
   (void)local_port;
   struct transfer *transfer = context;
+  transfer->repeated = transfer->connected;
   transfer->connected = true;
   struct sockaddr_storage address;
   if (!url_host_to_address(remote, (uint16_t)remote_port, &address)) {

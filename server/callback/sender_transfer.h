@@ -28,6 +28,7 @@ struct transfer {
 
   enum callback_error stopped; /* by a hook, or before dialling; message says why */
   bool connected;              /* a connection is there, new or reused */
+  bool repeated;               /* curl sent it again by itself, because a kept connection had died */
   size_t received_bytes;
   char retry_after[128]; /* "": not given */
   char curl_message[CURL_ERROR_SIZE];

@@ -443,7 +443,7 @@ static void a_connection_closed_between_requests_is_no_failure(void **state) {
   struct sender *sender = sender_with("127.0.0.0/8");
   for (int i = 0; i < 5; i++)
     expect_path(sender, "/close-later", 200, "");
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 20; i++)
     expect_path(sender, "/closes-on-reuse", 200, "");
   sender_destroy(sender);
 }
