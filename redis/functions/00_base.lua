@@ -92,6 +92,8 @@ local FLAG_NO_CALLBACK, FLAG_OWN_URL, FLAG_LIMITS, FLAG_NOT_BEFORE, FLAG_EXPIRES
 -- and the lengths of worker, code and message, which follow; the rest is the result.
 local STATE = '>BBHHBI7I7I6I6I6I6I4BBH'
 
+local TOKEN, TOKEN_AT, TOKEN_SIZE = '>I7', 8, 7 -- in it
+
 local ENDED = '>HI6' -- of an entry of ended:Q behind the id: run, time
 
 local SETTINGS = '>dddddddddd'
@@ -224,19 +226,25 @@ local function write_pair(T, command, key, first, second)
   W[n + 1], W[n + 2], W.n = first, second, n + 2
 end
 
+-- Records and states of jobs of one queue, as they are stored; false where there is none.
+local function read(T, number, ids)
+  local keys = {}
+  for k = 1, #ids do keys[k] = T.job_key .. ids[k] end
+  return call('MGET', unpack(keys)), call('HMGET', T.p .. 'state:' .. number, unpack(ids))
+end
+
 -- Reads jobs of one queue into the unit: T.jobs[id] is the job, or false where there is none.
 local function fetch(T, number, ids)
-  local keys, wanted, n = {}, {}, 0
+  local wanted, n = {}, 0
   for k = 1, #ids do
     local J = T.jobs[ids[k]]
     if J == nil or J and not J.rec then
       n = n + 1
-      keys[n], wanted[n] = T.job_key .. ids[k], ids[k]
+      wanted[n] = ids[k]
     end
   end
   if n == 0 then return end
-  local records = call('MGET', unpack(keys))
-  local states = call('HMGET', T.p .. 'state:' .. number, unpack(wanted))
+  local records, states = read(T, number, wanted)
   for k = 1, n do
     local rec, J = records[k], T.jobs[wanted[k]]
     if not rec then T.jobs[wanted[k]] = false
@@ -300,7 +308,8 @@ local function publish(T, message) T.messages[message] = true end
 local function queue(T, number)
   local Q = T.queues[number]
   if Q == nil then
-    local key = T.p .. 'q:' .. number
+    local text = num(number) -- each joining with a number would make it text anew
+    local key = T.p .. 'q:' .. text
     local h = call('HMGET', key, 'c', 'x', 'b', 'n', 'id')
     if not h[1] then
       Q = false
@@ -314,9 +323,9 @@ local function queue(T, number)
         boundary = boundary, purge_ms = purge_ms, open = open, room = room, running = running, [SUCCESS] = success, [FAILED] = failed,
         [CANCEL] = cancelled, rotate_at = rotate_at, head_start = head_start, max_size = max_size, max_concurrent = max_concurrent,
         lease = lease, max_attempts = max_attempts, min_backoff = min_backoff, max_backoff = max_backoff, keep_ms = keep_ms,
-        keep_count = keep_count, idempotency = idempotency, boost = head_start > 0 and head_start or STRICT, ready = T.p .. 'ready:' .. number,
-        delayed = T.p .. 'delayed:' .. number, states = T.p .. 'state:' .. number, ended = T.p .. 'ended:' .. number, deliveries = T.p .. 'dl:' .. number,
-        outbox = T.p .. 'outbox:' .. number, claims = T.p .. 'claims:' .. number, ended_deliveries = T.p .. 'dended:' .. number, new = 0,
+        keep_count = keep_count, idempotency = idempotency, boost = head_start > 0 and head_start or STRICT, ready = T.p .. 'ready:' .. text,
+        delayed = T.p .. 'delayed:' .. text, states = T.p .. 'state:' .. text, ended = T.p .. 'ended:' .. text, deliveries = T.p .. 'dl:' .. text,
+        outbox = T.p .. 'outbox:' .. text, claims = T.p .. 'claims:' .. text, ended_deliveries = T.p .. 'dended:' .. text, new = 0,
         added = 0, ended_more = 0, fields = {}, changed = false, offered = false}
     end
     T.queues[number] = Q

@@ -7,11 +7,11 @@ local STOP_CANCELLED, STOP_LEASE_LOST, STOP_TIMED_OUT, STOP_GONE = 1, 2, 3, 4
 
 -- How a worker's call names a job, packed: its id, the fencing token; and what follows.
 local NAMED = 16
-local RENEWAL, RESULT, RELEASE = '>I7BI6', '>I7BI6BH', '>I7'
+local RENEWAL, RESULT = '>I7BI6', '>I7BI6BH'
 local RESULT_SIZE = NAMED + 17
 
--- Grants a lease on a job that has left the line.
-local function grant(T, Q, id, J, worker, lease_ms)
+-- Leases a job that has left the line.
+local function grant(T, Q, id, J, token, worker, lease_ms)
   local lease, hard, _ = Q.lease, 0, nil
   if has(J.fl, FLAG_LIMITS) then
     local own, run_timeout
@@ -20,12 +20,18 @@ local function grant(T, Q, id, J, worker, lease_ms)
     if run_timeout > 0 then hard = T.ms + run_timeout end
   end
   if lease_ms > 0 then lease = lease_ms end
-  Q.token = max(T.us, Q.token + 1)
-  Q.running, Q.changed = Q.running + 1, true
-  J.st, J.at, J.progress, J.token, J.start, J.stop, J.mark, J.lease, J.worker = RUNNING, J.at + 1, 0, Q.token, T.ms, hard, 0, lease, worker
+  J.st, J.at, J.progress, J.token, J.start, J.stop, J.mark, J.lease, J.worker = RUNNING, J.at + 1, 0, token, T.ms, hard, 0, lease, worker
   save(T, Q, id, J)
   add_to(T, T.timers, hard > 0 and min(T.ms + lease, hard) or T.ms + lease, id)
-  log_change(T, Q, id, RUNNING, 0)
+end
+
+-- The state of a job that is leased for the first time and has no limits of its own, before and after its token: the same for all such
+-- jobs of a call, most of what is leased.
+local function first_lease(T, fl, worker, lease)
+  local J = {raw = '', st = RUNNING, fl = fl, run = 0, at = 1, progress = 0, token = 0, last = 0, start = T.ms, stop = 0, due = 0, mark = 0, lease = lease,
+    worker = worker, code = '', message = '', result = ''}
+  local state = encode_state(J)
+  return {sub(state, 1, TOKEN_AT - 1), sub(state, TOKEN_AT + TOKEN_SIZE)}
 end
 
 -- bucket, how many, worker, lease_ms (0: as the job or queue says), queues... -> number, name and id of each queue, then id, record and
@@ -45,25 +51,39 @@ register('lease', {'allow-oom'}, function(T, A, i, n)
       if room <= 0 then break end
       local ids = call('ZRANGE', Q.ready, 0, room - 1)
       if #ids == 0 then break end
-      fetch(T, Q.number, ids)
-      local taken = 0
+      local records, states = read(T, Q.number, ids)
+      local taken, first, lease = 0, {}, lease_ms > 0 and lease_ms or Q.lease
       for k = 1, #ids do
         if bytes >= ANSWER_BYTES_MAX then break end
         taken = k
-        local id = ids[k]
-        local J = T.jobs[id]
-        if J and J.st == SUBMITTED then
-          local expire = 0
-          if has(J.fl, FLAG_EXPIRES) then expire = select(2, limits_of(J)) end
-          if expire > 0 and expire <= T.ms then
-            end_job(T, Q, id, J, FAILED, 'Expired', 'expire_time has passed')
-          else
-            grant(T, Q, id, J, worker, lease_ms)
-            local at = 3 * count
-            jobs[at + 1], jobs[at + 2], jobs[at + 3] = id, J.rec, J.raw
-            bytes = bytes + #J.rec + #J.raw
-            count = count + 1
+        local id, rec, raw = ids[k], records[k], nil
+        local fl = rec and byte(rec, 2)
+        local token = max(T.us, Q.token + 1)
+        if rec and not states[k] and not has(fl, FLAG_LIMITS) then
+          local parts = first[fl]
+          if not parts then
+            parts = first_lease(T, fl, worker, lease)
+            first[fl] = parts
           end
+          raw = parts[1] .. pack(TOKEN, token) .. parts[2]
+          write_pair(T, 'HSET', Q.states, id, raw)
+          add_to(T, T.timers, T.ms + lease, id)
+        elseif rec then
+          local J = states[k] and decode_state(rec, states[k]) or new_job(rec)
+          local _, expire = limits_of(J)
+          if J.st == SUBMITTED and expire > 0 and expire <= T.ms then
+            end_job(T, Q, id, J, FAILED, 'Expired', 'expire_time has passed')
+          elseif J.st == SUBMITTED then
+            grant(T, Q, id, J, token, worker, lease_ms)
+            raw = J.raw
+          end
+        end
+        if raw then
+          local at = 3 * count
+          jobs[at + 1], jobs[at + 2], jobs[at + 3] = id, rec, raw
+          count, bytes = count + 1, bytes + #rec + #raw
+          Q.token, Q.running, Q.changed = token, Q.running + 1, true
+          log_change(T, Q, id, RUNNING, 0)
         end
       end
       call('ZREM', Q.ready, unpack(ids, 1, taken))
@@ -171,7 +191,7 @@ register('release', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
   for k = 2, n do
     local id = sub(A[i + k], 1, NAMED)
-    local token = unpack_struct(RELEASE, A[i + k], NAMED + 1)
+    local token = unpack_struct(TOKEN, A[i + k], NAMED + 1)
     local Q, J, code, reason = held(T, A[i + 1], id, token)
     if J then
       read_job(T, id)
