@@ -129,7 +129,7 @@ void store_finish(struct store *store, const char *bucket, const struct store_fi
   struct store_call *call = bucket_call(store, "finish", bucket, count, answer_items, (void (*)(void))done, context);
   for (size_t i = 0; i < count; i++) {
     const struct store_finish *job = &jobs[i];
-    const char *code = job->success ? "Success" : job->code;
+    const char *code = job->success ? "" : job->code;
     size_t code_size = strlen(code), message_size = strlen(job->message);
     struct packer packer =
         begin(call, &job->id, job->fencing_token, 1 + 6 + 1 + 2 + code_size + message_size + job->result.length);

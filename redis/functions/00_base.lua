@@ -295,11 +295,18 @@ local function end_lease(T, Q, id)
   remove_from(T, T.timers, id)
 end
 
+local CHANGES = {} -- state and progress as the log has them
+
 local function log_change(T, Q, id, state, progress)
   local list = T.logs[Q.bucket]
   if not list then list = {} T.logs[Q.bucket] = list end
   local n = #list
-  list[n + 1], list[n + 2] = id, char(state, progress)
+  local what = CHANGES[state * 128 + progress]
+  if not what then
+    what = char(state, progress)
+    CHANGES[state * 128 + progress] = what
+  end
+  list[n + 1], list[n + 2] = id, what
 end
 
 local function publish(T, message) T.messages[message] = true end

@@ -76,7 +76,8 @@ local function retire_job(T, Q, id, J)
   save(T, Q, id, J)
   count_ended(Q, J.st, 1)
   Q.ended_more = Q.ended_more + 1
-  write(T, 'RPUSH', Q.ended, id .. pack(ENDED, J.run, T.ms))
+  if J.run == 0 then T.first_end = T.first_end or pack(ENDED, 0, T.ms) end -- the same for most
+  write(T, 'RPUSH', Q.ended, id .. (J.run == 0 and T.first_end or pack(ENDED, J.run, T.ms)))
   if has(J.fl, FLAG_EXPIRES) then remove_from(T, T.timers, '.E' .. id) end
   log_change(T, Q, id, J.st, J.progress)
 end

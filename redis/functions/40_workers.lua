@@ -143,7 +143,7 @@ register('renew', {'allow-oom'}, function(T, A, i, n)
   return reply
 end, 2, 1, true)
 
--- bucket, then id, token, outcome (s success, d failure with the queue's backoff, n never again, a after), after_ms, code, message and
+-- bucket, then id, token, outcome (s success, without a code; d failure with the queue's backoff, n never again, a after), after_ms, code, message and
 -- result of each, packed -> for each its state afterwards, or code, reason and state (0: none).
 register('finish', {'allow-oom'}, function(T, A, i, n)
   local reply = {0, 0, ''}
@@ -157,6 +157,7 @@ register('finish', {'allow-oom'}, function(T, A, i, n)
     local message = message_size > 0 and sub(packed, message_at, result_at - 1) or ''
     local result = result_at <= #packed and sub(packed, result_at) or ''
     outcome = char(outcome)
+    if outcome == 's' then code = 'Success' end
     local Q, J, refusal, reason = held(T, A[i + 1], id, token)
     if J then
       if outcome == 's' then

@@ -21,7 +21,7 @@ def pack_job(flags, endpoint, spec=b"spec"):
 
 def results_of(jobs):
     """What a worker says of the jobs that a lease has answered with: they are done."""
-    return [pack_result((jobs[k], number(jobs[k + 2], 7, 7)), "s", 0, b"Success", b"", b"r") for k in range(0, len(jobs), 3)]
+    return [pack_result((jobs[k], number(jobs[k + 2], 7, 7)), "s", 0, b"", b"", b"r") for k in range(0, len(jobs), 3)]
 
 
 def code_of(item):
