@@ -416,14 +416,17 @@ def test_shared_waiters_are_all_woken(pb, echo):
     assert [c.result().why for c in calls] == ["woken"] * 5
 
 
-def test_key_zero_tries_everybody(pb, echo):
+def test_key_zero_tries_the_first_of_every_key(pb, echo):
     calls = park_in_order(pb, echo, 3, keys=[4])
+    other = echo.Park.future(pb.ParkRequest(keys=[6]))
+    until(lambda: stats(pb, echo).parked == 4)
     tries = stats(pb, echo).tries
     echo.Wake(pb.WakeRequest(key=0))
-    until(lambda: stats(pb, echo).tries == tries + 3)
-    until(lambda: stats(pb, echo).parked == 3)
+    until(lambda: stats(pb, echo).tries == tries + 2)
+    until(lambda: stats(pb, echo).parked == 4)
+    echo.Wake(pb.WakeRequest(key=6, tokens=1))
     echo.Wake(pb.WakeRequest(key=4, tokens=3))
-    assert [c.result().turn for c in calls] == [0, 1, 2]
+    assert sorted(c.result().turn for c in [*calls, other]) == [0, 1, 2, 3]
 
 
 def test_a_parked_call_is_woken_at_its_time(pb, echo):
