@@ -18,6 +18,10 @@
 #include "redis/library.h"
 #include "server/base/log.h"
 
+/* While so many commands are under way, what is queued waits and merges: one runs, and the next is there when it ends.
+ */
+enum { STEP_COMMANDS_MAX = 2 };
+
 enum { MERGED_ITEMS_MAX = 250, MERGED_BYTES_MAX = 1 << 20, FREE_CALLS_MAX = 256, OPEN_COMMANDS_MAX = 64 };
 
 /* One FCALL on its way, with the calls merged into it. */
@@ -327,6 +331,25 @@ bool store_flush_patiently(struct store *store, int wait_ms, int patience_ms) {
     store_expire(store, wait_ms);
   }
   return true;
+}
+
+bool store_step(struct store *store, int wait_us) {
+  if (redis_pending(store->connection) < STEP_COMMANDS_MAX)
+    store_send(store);
+  if (redis_pending(store->connection) > 0) {
+    struct pollfd waiter = {.fd = redis_fd(store->connection),
+                            .events = (short)(POLLIN | (redis_wants_write(store->connection) ? POLLOUT : 0))};
+    struct timespec time = {.tv_nsec = wait_us * 1000L};
+    ppoll(&waiter, 1, &time, NULL);
+    redis_progress(store->connection);
+    if (store->queued_first && redis_pending(store->connection) < STEP_COMMANDS_MAX)
+      store_send(store);
+  }
+  return store->queued_first || redis_pending(store->connection) > 0;
+}
+
+int64_t store_waiting_ms(const struct store *store) {
+  return redis_waiting_ms(store->connection);
 }
 
 void store_flush(struct store *store, int wait_ms) {

@@ -72,6 +72,11 @@ void store_flush(struct store *store, int wait_ms);
 /* The same, but gives up as soon as an answer has been waited for during patience_ms (-1: never). False then: call it
  * again to go on. */
 bool store_flush_patiently(struct store *store, int wait_ms, int patience_ms);
+/* A part of a flush: sends what is queued, unless much is under way already, waits up to wait_us for an answer and runs
+ * the continuations of those that are there. True while something is still to be sent or answered. */
+bool store_step(struct store *store, int wait_us);
+/* Milliseconds since the oldest unanswered command was queued; 0: nothing waits. */
+int64_t store_waiting_ms(const struct store *store);
 
 /* The same for an event loop: store_send writes what it can and never blocks; then wait for store_fd to be readable (or
  * writable where store_wants_write) and call store_ready. -1: not connected; call store_send again later. store_expire

@@ -64,6 +64,11 @@ static bool flush_thread(void *data, int patience_ms) {
   return store_flush_patiently(thread->store, (int)thread->config->redis_wait_ms, patience_ms);
 }
 
+static bool step_thread(void *data, int wait_us, int patience_ms) {
+  struct services_thread *thread = data;
+  return store_step(thread->store, wait_us) && store_waiting_ms(thread->store) < patience_ms;
+}
+
 static void close_thread(void *data) {
   struct services_thread *thread = data;
   store_destroy(thread->store);
@@ -165,7 +170,7 @@ static bool start_server(struct daemon *daemon, const struct options *options) {
       .header_bytes_max = (unsigned)options->header_bytes_max,
       .streams_per_connection_max = (unsigned)options->streams_per_connection_max,
       .services = services,
-      .hooks = {daemon, open_thread, flush_thread, close_thread},
+      .hooks = {daemon, open_thread, flush_thread, step_thread, close_thread},
   };
   daemon->server = rpc_server_create(&rpc);
   return daemon->server != NULL;

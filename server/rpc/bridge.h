@@ -31,6 +31,8 @@
 #define RPC_PARK_QUIET_MS 5
 #define RPC_THREADS_MAX 64
 #define RPC_PATIENCE_MS 20        /* a flush that takes longer lets the system thread do gRPC's polling meanwhile */
+#define RPC_STEP_US 250           /* at most so long a thread looks at nothing but the store's answers */
+#define RPC_SETTLE_MS 10          /* at least so often a thread settles, however much is under way */
 #define RPC_STAND_IN_MS 1         /* how long it polls before it looks for events of its own */
 #define RPC_SYSTEM_CALLS_MAX 2000 /* health and reflection have limits of their own */
 #define RPC_SYSTEM_PARKED_MAX 1000
@@ -120,7 +122,9 @@ struct rpc_thread {
   grpc_completion_queue *poller; /* of the system thread: what it polls with as a stand-in */
   void *context;                 /* what thread_open returned */
   bool (*flush)(void *context, int patience_ms);
-  int64_t now_ms;
+  bool (*step)(void *context, int wait_us, int patience_ms);
+  int64_t now_ms, settled_ms;
+  bool poked; /* the inbox has something */
 
   struct rpc_inbox inbox;
   uint64_t *inbox_taken; /* swapped with inbox.keys */

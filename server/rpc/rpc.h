@@ -96,6 +96,9 @@ struct rpc_hooks {
   /* Runs after each batch of events and after each wake: do what handlers queued until nothing is queued. May give up
    * after patience_ms (-1: never) and answer false; then it is called again, to go on. */
   bool (*flush)(void *thread, int patience_ms);
+  /* A part of that, between events: waits wait_us at most. True while more is to come, and soon: nothing has been
+   * waited for as long as patience_ms. Optional. */
+  bool (*step)(void *thread, int wait_us, int patience_ms);
   void (*thread_close)(void *thread);
 };
 
