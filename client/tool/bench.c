@@ -125,7 +125,8 @@ const struct option_row bench_cycle_options[] = {
     {.name = "callback-url",
      .kind = OPTION_TEXT,
      .value = "URL",
-     .help = "set this callback rule on the run's own queue: every job that ends calls back"},
+     .help =
+         "every job that ends calls back there; callbacks not yet sent when the run ends are dropped with its queue"},
     COUNT_OPTION,
     WARM_UP_OPTION,
     COMMON_OPTIONS,

@@ -13,6 +13,7 @@
 #define LIST_PAGE 100
 #define STATES_MAX 8
 #define PHASE_SIZE 32
+#define HOLD_SIZE 80
 
 const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1] = {"dns",
                                                                             "connect_refused",
@@ -48,19 +49,54 @@ const struct option_row callback_deliveries_options[] = {
      .help = "only those whose last attempt failed so",
      .choices = callback_error_classes},
     {.name = "job", .kind = OPTION_TEXT, .value = "ID", .help = "only this job's"},
-    {.name = "since", .kind = OPTION_TIME, .value = "TIME", .help = "created at this time or later"},
-    {.name = "until", .kind = OPTION_TIME, .value = "TIME", .help = "created before this time"},
+    {.name = "since",
+     .kind = OPTION_PAST,
+     .value = "TIME|DURATION",
+     .help = "created at this time, or so long ago, or later"},
+    {.name = "until", .kind = OPTION_PAST, .value = "TIME|DURATION", .help = "created before this time"},
     {.name = "limit",
      .letter = 'n',
      .kind = OPTION_INTEGER,
      .value = "N",
      .help = "at most so many (50); 0 for all",
      .high = 1000000000},
+    {.name = "page-token",
+     .kind = OPTION_TEXT,
+     .value = "TOKEN",
+     .help = "go on where a list ended: the nextPageToken that --json shows, with the same other options"},
     {.name = NULL},
 };
 
 static const char *delivery_state(const struct tool *tool, const Ringback__V1__Delivery *delivery) {
   return output_state(tool, output_word(&ringback__v1__delivery_state__descriptor, (int)delivery->state));
+}
+
+Ringback__V1__GetCallbackRuleResponse *callback_get_rule(struct tool *tool, char *queue, int *status) {
+  Ringback__V1__GetCallbackRuleRequest request = RINGBACK__V1__GET_CALLBACK_RULE_REQUEST__INIT;
+  request.queue = queue;
+  return tool_call(tool, "/ringback.v1.CallbackService/GetCallbackRule", &request.base, status);
+}
+
+static bool is_before(const Google__Protobuf__Timestamp *a, const Google__Protobuf__Timestamp *b) {
+  return a->seconds != b->seconds ? a->seconds < b->seconds : a->nanos < b->nanos;
+}
+
+const char *callback_hold(const Ringback__V1__Delivery *delivery, const Ringback__V1__CallbackRule *rule) {
+  static char text[HOLD_SIZE];
+  const Google__Protobuf__Timestamp *next = delivery->next_attempt_time, *open = delivery->breaker_open_until;
+  if (delivery->state != RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING || next == NULL)
+    return "";
+  /* A job's own URL is not held by the rule. A list does not say whose a URL is, but it is not the rule's if it is
+   * another one. */
+  bool is_rules = rule != NULL && strcmp(rule->url, delivery->url) == 0 && strncmp(delivery->id, "cb_test_", 8) != 0;
+  if (is_rules && rule->state == RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
+    return "rule off";
+  if (open == NULL && is_rules)
+    open = rule->breaker_open_until;
+  if (open == NULL || !is_before(next, open))
+    return "";
+  snprintf(text, sizeof text, "breaker until %s", message_show_time(open));
+  return text;
 }
 
 static void show_delivery(struct tool *tool, const Ringback__V1__Delivery *delivery) {
@@ -120,6 +156,17 @@ static void show_attempts(struct tool *tool, const Ringback__V1__Delivery *deliv
   table_print(tool, table, true);
 }
 
+/* When the next attempt is made, or what holds it. */
+static void show_next(struct tool *tool, const Ringback__V1__Delivery *delivery) {
+  if (delivery->next_attempt_time == NULL)
+    return;
+  int status = TOOL_OK;
+  Ringback__V1__GetCallbackRuleResponse *response = callback_get_rule(tool, delivery->queue, &status);
+  const char *hold = callback_hold(delivery, response == NULL ? NULL : response->rule);
+  output_field(tool, "Next", "%s", hold[0] != '\0' ? hold : message_show_time(delivery->next_attempt_time));
+  ringback_free(response == NULL ? NULL : &response->base);
+}
+
 int command_callback_show_delivery(struct tool *tool, int argc, char **argv) {
   (void)argc;
   Ringback__V1__GetDeliveryRequest request = RINGBACK__V1__GET_DELIVERY_REQUEST__INIT;
@@ -140,8 +187,7 @@ int command_callback_show_delivery(struct tool *tool, int argc, char **argv) {
     output_field(tool, "Queue", "%s", delivery->queue);
     output_field(tool, "Job", "%s", delivery->job_id);
     output_field(tool, "Created", "%s", message_show_time(delivery->create_time));
-    if (delivery->next_attempt_time != NULL)
-      output_field(tool, "Next", "%s", message_show_time(delivery->next_attempt_time));
+    show_next(tool, delivery);
     if (delivery->breaker_open_until != NULL)
       output_field(tool, "Breaker", "open until %s", message_show_time(delivery->breaker_open_until));
     show_attempts(tool, delivery);
@@ -175,10 +221,13 @@ int command_callback_test(struct tool *tool, int argc, char **argv) {
   return delivered ? TOOL_OK : TOOL_FAILED;
 }
 
-static void list_add(struct tool *tool, struct table *table, const Ringback__V1__Delivery *delivery) {
+static void list_add(struct tool *tool, struct table *table, const Ringback__V1__Delivery *delivery,
+                     const Ringback__V1__CallbackRule *rule) {
+  const char *hold = callback_hold(delivery, rule);
   table_add(table, delivery->id, delivery_state(tool, delivery), output_number(delivery->attempts),
             delivery->http_status == 0 ? "" : output_number(delivery->http_status), delivery->error_class,
-            message_show_age(delivery->create_time), message_show_time(delivery->next_attempt_time), delivery->url);
+            message_show_age(delivery->create_time),
+            hold[0] != '\0' ? hold : message_show_time(delivery->next_attempt_time), delivery->url);
 }
 
 size_t callback_given_error_classes(const struct tool *tool, char *classes[CALLBACK_ERROR_CLASSES_MAX]) {
@@ -221,6 +270,13 @@ int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
   json_t *json = NULL;
   Ringback__V1__ListDeliveriesResponse *page = NULL;
   int status = TOOL_OK;
+  request.page_token = (char *)tool_text(tool, "page-token", "");
+  /* The rule says what holds deliveries that wait. */
+  Ringback__V1__GetCallbackRuleResponse *rule = tool->json ? NULL : callback_get_rule(tool, request.queue, &status);
+  if (status != TOOL_OK) {
+    table_print(tool, table, false);
+    return status;
+  }
   do {
     request.page_size = all || left > LIST_PAGE ? LIST_PAGE : (int32_t)left;
     Ringback__V1__ListDeliveriesResponse *next =
@@ -232,14 +288,19 @@ int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
     if (tool->json)
       message_join_pages(&json, &page->base, "deliveries");
     for (size_t i = 0; table != NULL && i < page->n_deliveries; i++)
-      list_add(tool, table, page->deliveries[i]);
+      list_add(tool, table, page->deliveries[i], rule->rule);
     left -= (int64_t)page->n_deliveries;
     request.page_token = page->next_page_token;
   } while (page->next_page_token[0] != '\0' && (all || left > 0));
   if (table != NULL)
     table_print(tool, table, status == TOOL_OK);
+  if (table != NULL && page != NULL && page->next_page_token[0] != '\0') {
+    fflush(stdout);
+    fprintf(stderr, "ringback: there may be more; --limit N shows more, --limit 0 all\n");
+  }
   if (json != NULL)
     json_print(json);
   ringback_free(page == NULL ? NULL : &page->base);
+  ringback_free(rule == NULL ? NULL : &rule->base);
   return status;
 }

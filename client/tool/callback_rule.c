@@ -21,6 +21,10 @@
 #define DRAIN_MAX_MS 120000
 #define CALL_MS 10000
 
+#define EVENTS_MAX 8
+
+/* In the order of the enum, which begins at 1. */
+static const char *const events[] = {"task_finish", NULL};
 /* In the order of the enum, which begins at 1. */
 const char *const callback_formats[] = {"seed", "current", "json", NULL};
 
@@ -40,8 +44,14 @@ const struct option_row callback_set_options[] = {
     {.name = "format",
      .kind = OPTION_CHOICE,
      .value = "FORMAT",
-     .help = "the body: XML in the seed's or the current shape, or JSON (seed)",
+     .help = "the body: XML as the original first sent it (seed, the default) or sends it today (current), or JSON",
      .choices = callback_formats},
+    {.name = "event",
+     .kind = OPTION_CHOICE,
+     .repeatable = true,
+     .value = "EVENT",
+     .help = "call back for this only; without it for all that there are",
+     .choices = events},
     {.name = "concurrency",
      .kind = OPTION_INTEGER,
      .value = "N",
@@ -76,7 +86,9 @@ const struct option_row callback_set_options[] = {
      .value = "FILE",
      .help = "show receivers this certificate (PEM, its issuers after it); \"\": none"},
     {.name = "client-key", .kind = OPTION_FILE, .value = "FILE", .help = "the key of --client-cert (PEM)"},
-    {.name = "off", .kind = OPTION_FLAG, .help = "set, but do not switch on"},
+    {.name = "off",
+     .kind = OPTION_FLAG,
+     .help = "switch the rule off, also one that is on; without this it is switched on"},
     {.name = "etag", .kind = OPTION_TEXT, .value = "ETAG", .help = "change nothing unless this is the current one"},
     {.name = NULL},
 };
@@ -117,6 +129,9 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
   output_field(tool, "URL", "%s", rule->url[0] != '\0' ? rule->url : "-");
   if (rule->format >= 1 && rule->format <= 3)
     output_field(tool, "Format", "%s", callback_formats[rule->format - 1]);
+  for (size_t i = 0; i < rule->n_events; i++)
+    output_field(tool, i == 0 ? "Events" : " ", "%s",
+                 output_word(&ringback__v1__callback_event__descriptor, (int)rule->events[i]));
   output_field(tool, "Secrets", "%d", rule->secret_count);
   output_field(tool, "Timeout", "%s", message_show_duration(rule->timeout));
   output_field(tool, "Concurrency", "%d", rule->concurrency);
@@ -160,9 +175,13 @@ static int update_rule(struct tool *tool, Ringback__V1__CallbackRule *rule, char
   if (response == NULL)
     return status;
   show_rule(tool, &response->base, response->rule);
-  bool drained = response->rule == NULL || response->rule->in_flight_count == 0;
+  int32_t in_flight = response->rule == NULL ? 0 : response->rule->in_flight_count;
   ringback_free(&response->base);
-  return wait != NULL && !drained ? TOOL_UNAVAILABLE : TOOL_OK;
+  if (wait == NULL || in_flight == 0)
+    return TOOL_OK;
+  tool_error("%d of the queue's callbacks %s not ended in time and may still arrive", in_flight,
+             in_flight == 1 ? "has" : "have");
+  return TOOL_UNAVAILABLE;
 }
 
 /* What the options of `callback set` describe, with the storage that the rule points into. */
@@ -170,6 +189,7 @@ struct rule_storage {
   Ringback__V1__CallbackHeader headers[HEADERS_MAX], *header_list[HEADERS_MAX];
   Google__Protobuf__Duration waits[WAITS_MAX], *wait_list[WAITS_MAX], timeout, max_age;
   char names[HEADERS_MAX][HEADER_NAME_SIZE];
+  Ringback__V1__CallbackEvent events[EVENTS_MAX];
   char *ranges[RANGES_MAX];
 };
 
@@ -213,6 +233,18 @@ static bool read_schedule(struct tool *tool, Ringback__V1__CallbackRule *rule, s
     storage->wait_list[rule->n_schedule++] = wait;
   }
   return true;
+}
+
+static void read_events(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage, char **paths,
+                        size_t *path_count) {
+  size_t position = 0;
+  rule->events = storage->events;
+  for (const char *event; rule->n_events < EVENTS_MAX && (event = tool_next_text(tool, "event", &position)) != NULL;)
+    for (int i = 0; events[i] != NULL; i++)
+      if (strcmp(events[i], event) == 0)
+        storage->events[rule->n_events++] = (Ringback__V1__CallbackEvent)(i + 1);
+  if (rule->n_events > 0)
+    paths[(*path_count)++] = (char *)"events";
 }
 
 /* Where it may call, and whether answers are kept. */
@@ -317,6 +349,7 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
     paths[path_count++] = (char *)"headers";
   if (tool_given(tool, "schedule"))
     paths[path_count++] = (char *)"schedule";
+  read_events(tool, &rule, &storage, paths, &path_count);
   rule.concurrency = (int32_t)tool_number(tool, "concurrency", 0);
   if (tool_given(tool, "concurrency"))
     paths[path_count++] = (char *)"concurrency";

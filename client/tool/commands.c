@@ -87,12 +87,26 @@ static const struct command_row commands[] = {
      command_job_explain},
     {"job priority", "ID PRIORITY", 2, 2, "Gives a waiting job another priority, 0 to 255", NULL, job_priority_options,
      command_job_priority},
-    {"callback set", "QUEUE", 1, 1, "Sets where a queue calls back and switches that on", NULL, callback_set_options,
-     command_callback_set},
+    {"callback set", "QUEUE", 1, 1, "Sets where a queue calls back and switches that on",
+     "What is not given stays as it is, but the rule is switched on unless --off is given: `callback set QUEUE` alone\n"
+     "switches a rule on again. What waited while it was off is then sent; the callbacks of jobs that ended meanwhile\n"
+     "are Suppressed: they were never sent, and nothing sends them later.\n"
+     "An endpoint that fails five times in a row, or half of twenty times within a minute, is left alone (its breaker "
+     "is\n"
+     "open) for 30s, then tried once, and for twice as long after each failure, up to 15m. A success closes the "
+     "breaker,\n"
+     "and so does another --url, or switching the rule off and on.\n"
+     "The body is <Response><JobsDetail>...</JobsDetail><NonExistJobIds/></Response> with --format seed, with current\n"
+     "<Response><EventName>TaskFinish</EventName><JobsDetail>...</JobsDetail></Response>; json is current as JSON.",
+     callback_set_options, command_callback_set},
     {"callback show", "QUEUE", 1, 1, "Shows a queue's callback rule", NULL, NULL, command_callback_show},
     {"callback off", "QUEUE", 1, 1, "Switches a queue's callbacks off",
      "No new attempt begins. Those under way go on, and are shown; with --wait the command ends when there is none any "
-     "more,\nand then nothing is sent until the callbacks are switched on again.",
+     "more,\nand then nothing is sent until the callbacks are switched on again: `ringback callback "
+     "set QUEUE` does that.\n"
+     "What waits is sent then. The callbacks of jobs that end while they are off are Suppressed: they are recorded, "
+     "never\n"
+     "sent, and nothing sends them later.",
      callback_off_options, command_callback_off},
     {"callback test", "QUEUE", 1, 1, "Sends one callback of a made-up job",
      "The exit status is 0 when the receiver accepted it.", NULL, command_callback_test},
@@ -103,7 +117,10 @@ static const struct command_row commands[] = {
      command_callback_show_delivery},
     {"callback redeliver", "[ID...]", 0, -1, "Sends callbacks again, by id or all dead ones of a queue",
      "With ids also those that were delivered, or that wait for their next attempt. A receiver sees the same "
-     "webhook-id.",
+     "webhook-id.\n"
+     "With --queue all dead ones but test callbacks, which are not sent again. What is put back waits while the rule "
+     "is\n"
+     "off, and while the breaker of its endpoint is open, which is told where it can be seen at once.",
      callback_redeliver_options, command_callback_redeliver},
     {"callback rotate-secret", "QUEUE", 1, 1, "Makes a new signing secret and prints it, this once",
      "The old ones sign along for --overlap, so that the receiver can be changed meanwhile.", callback_rotate_options,
@@ -131,4 +148,9 @@ static const struct command_row commands[] = {
     {.name = NULL},
 };
 
-const struct grammar tool_grammar = {commands, groups, global_options};
+static const struct command_hint hints[] = {
+    {"callback", "on", "`ringback callback set QUEUE` switches a queue's callbacks on"},
+    {.group = NULL},
+};
+
+const struct grammar tool_grammar = {commands, groups, global_options, hints};

@@ -3,6 +3,7 @@
 #define RINGBACK_CLIENT_TOOL_COMMANDS_H
 
 #include "client/tool/options.h"
+#include "ringback/v1/callback.pb-c.h"
 
 extern const struct grammar tool_grammar;
 
@@ -54,6 +55,11 @@ extern const struct option_row callback_deliveries_options[];
 extern const char *const callback_error_classes[CALLBACK_ERROR_CLASSES_MAX + 1];
 /* Those of --error-class, which is one of the command's options; how many. */
 size_t callback_given_error_classes(const struct tool *tool, char *classes[CALLBACK_ERROR_CLASSES_MAX]);
+/* Why a delivery that waits is not sent when its time comes, such as "rule off"; "" where nothing holds it. `rule` is
+ * the one of its queue, or NULL. The text is valid until the next call. */
+const char *callback_hold(const Ringback__V1__Delivery *delivery, const Ringback__V1__CallbackRule *rule);
+/* The queue's rule, to be freed; NULL after printing what is wrong. */
+Ringback__V1__GetCallbackRuleResponse *callback_get_rule(struct tool *tool, char *queue, int *status);
 int command_callback_test(struct tool *tool, int argc, char **argv);
 int command_callback_show_delivery(struct tool *tool, int argc, char **argv);
 int command_callback_deliveries(struct tool *tool, int argc, char **argv);

@@ -62,7 +62,8 @@ void help_print_all(FILE *out, const struct grammar *grammar) {
   fprintf(out,
           "\n`ringback COMMAND --help` tells more. A queue is named buckets/BUCKET/queues/QUEUE, or just QUEUE with "
           "--bucket.\n"
-          "Durations: 500ms, 5s, 2m, 1h, 3d. Times: 2026-11-22T23:15:54Z, or seconds since 1970.\n\n%s",
+          "Durations: 500ms, 5s, 2m, 1h, 3d. Times: 2026-11-22T23:15:54Z, or seconds since 1970;\n"
+          "--since and --until also take a duration: so long ago.\n\n%s",
           help_exit_statuses);
 }
 

@@ -13,8 +13,12 @@
        .value = "STATE",                                                                                               \
        .help = "only jobs in this state",                                                                              \
        .choices = state_choices},                                                                                      \
-      {.name = "since", .kind = OPTION_TIME, .value = "TIME", .help = "only jobs created then or later"}, {            \
-    .name = "until", .kind = OPTION_TIME, .value = "TIME", .help = "only jobs created before"                          \
+      {.name = "since",                                                                                                \
+       .kind = OPTION_PAST,                                                                                            \
+       .value = "TIME|DURATION",                                                                                       \
+       .help = "only jobs created then, or so long ago, or later"},                                                    \
+  {                                                                                                                    \
+    .name = "until", .kind = OPTION_PAST, .value = "TIME|DURATION", .help = "only jobs created before"                 \
   }
 
 /* Prints a job's details. */

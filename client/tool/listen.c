@@ -70,7 +70,7 @@ const struct option_row listen_options[] = {
     {.name = "out",
      .kind = OPTION_FILE,
      .value = "DIR",
-     .help = "store each body there as ID.xml, its headers as ID.json"},
+     .help = "store each body there as ID.xml (ID.body.json where it is JSON), its headers as ID.json"},
     {.name = NULL},
 };
 

@@ -6,6 +6,7 @@
 #include "client/tool/values.h"
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 static const struct option_row *find_long(const struct option_row *rows, const char *name, size_t length) {
   for (; rows != NULL && rows->name != NULL; rows++)
@@ -32,6 +33,20 @@ static bool read_choice(const struct option_row *row, const char *text, char *pr
   return false;
 }
 
+/* A time, or how long ago it was. Digits alone are a time. */
+static bool parse_past(const char *text, int64_t *milliseconds) {
+  int64_t ago;
+  struct timespec now;
+  if (value_parse_time(text, milliseconds))
+    return true;
+  if (!value_parse_duration(text, &ago))
+    return false;
+  clock_gettime(CLOCK_REALTIME, &now);
+  int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  *milliseconds = ago < now_ms ? now_ms - ago : 0;
+  return true;
+}
+
 static bool read_number(const struct option_row *row, const char *text, int64_t *number, char *problem,
                         size_t problem_bytes) {
   const char *what = NULL;
@@ -42,6 +57,8 @@ static bool read_number(const struct option_row *row, const char *text, int64_t 
   } else if (row->kind == OPTION_DURATION) {
     what = value_parse_duration(text, number) ? NULL : "a duration such as 500ms, 5s, 2m, 1h or 3d";
     limited = row->high > 0;
+  } else if (row->kind == OPTION_PAST) {
+    what = parse_past(text, number) ? NULL : "a time such as 2026-11-22T23:15:54Z, or how long ago, such as 5m or 2h";
   } else {
     what = value_parse_time(text, number) ? NULL : "a time such as 2026-11-22T23:15:54Z, or seconds since 1970";
   }
@@ -76,6 +93,7 @@ bool option_read(const struct option_row *row, const char *text, struct option_v
   case OPTION_INTEGER:
   case OPTION_DURATION:
   case OPTION_TIME:
+  case OPTION_PAST:
     return read_number(row, text, &value->number, problem, problem_bytes);
   }
   return false;
@@ -194,6 +212,9 @@ static bool read_command_word(struct reading *reading, const char *word) {
     reading->help = true;
     return true;
   }
+  for (const struct command_hint *hint = reading->grammar->hints; hint->group != NULL; hint++)
+    if (reading->group != NULL && strcmp(hint->group, reading->group) == 0 && strcmp(hint->word, word) == 0)
+      return wrong(reading, "there is no such command; %s", hint->hint);
   return wrong(reading, "there is no command \"%s\"; `ringback --help` lists them", word);
 }
 

@@ -11,11 +11,18 @@ struct command_group {
   const char *summary;
 };
 
+/* What to do instead of a command that people look for and that does not exist. */
+struct command_hint {
+  const char *group, *word;
+  const char *hint;
+};
+
 /* The whole grammar. Every table ends with a NULL name. */
 struct grammar {
   const struct command_row *commands;
   const struct command_group *groups;
   const struct option_row *globals;
+  const struct command_hint *hints;
 };
 
 enum options_status {

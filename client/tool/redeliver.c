@@ -17,22 +17,27 @@ const struct option_row callback_redeliver_options[] = {
      .letter = 'q',
      .kind = OPTION_QUEUE,
      .value = "QUEUE",
-     .help = "all dead callbacks of this queue"},
+     .help = "all dead callbacks of this queue, but not its test callbacks"},
     {.name = "error-class",
      .kind = OPTION_CHOICE,
      .repeatable = true,
      .value = "CLASS",
      .help = "only those whose last attempt failed so",
      .choices = callback_error_classes},
-    {.name = "since", .kind = OPTION_TIME, .value = "TIME", .help = "only those created at this time or later"},
-    {.name = "until", .kind = OPTION_TIME, .value = "TIME", .help = "only those created before this time"},
+    {.name = "since",
+     .kind = OPTION_PAST,
+     .value = "TIME|DURATION",
+     .help = "only those created at this time, or so long ago, or later"},
+    {.name = "until", .kind = OPTION_PAST, .value = "TIME|DURATION", .help = "only those created before this time"},
     {.name = NULL},
 };
 
 /* What the calls together did. */
 struct redelivery {
   int64_t count;
-  int status; /* the worst one */
+  int status;    /* the worst one */
+  bool failed;   /* a call as a whole did */
+  char *example; /* an id that was put back; NULL where none is known */
   json_t *results;
 };
 
@@ -43,6 +48,7 @@ static Ringback__V1__RedeliverCallbacksResponse *redeliver_call(struct tool *too
       tool_call(tool, "/ringback.v1.CallbackService/RedeliverCallbacks", &request->base, &status);
   if (response == NULL) {
     redelivery->status = status;
+    redelivery->failed = true;
     return NULL;
   }
   redelivery->count += response->redelivered_count;
@@ -55,6 +61,8 @@ static Ringback__V1__RedeliverCallbacksResponse *redeliver_call(struct tool *too
     status = tool->json ? tool_exit_status(result->code) : message_item_failed(request->ids[i], result);
     if (status != TOOL_OK)
       redelivery->status = status;
+    else if (redelivery->example == NULL)
+      redelivery->example = request->ids[i];
   }
   return response;
 }
@@ -100,11 +108,64 @@ static void redeliver_dead(struct tool *tool, struct redelivery *redelivery, cha
   ringback_free(page == NULL ? NULL : &page->base);
 }
 
+/* What still holds one that was put back by its id. */
+static void tell_hold_of(struct tool *tool, char *bucket, char *id) {
+  int status = TOOL_OK;
+  Ringback__V1__GetDeliveryRequest request = RINGBACK__V1__GET_DELIVERY_REQUEST__INIT;
+  request.bucket = bucket;
+  request.id = id;
+  Ringback__V1__GetDeliveryResponse *found =
+      tool_call(tool, "/ringback.v1.CallbackService/GetDelivery", &request.base, &status);
+  if (found == NULL)
+    return;
+  Ringback__V1__GetCallbackRuleResponse *rule =
+      found->delivery == NULL ? NULL : callback_get_rule(tool, found->delivery->queue, &status);
+  const char *hold = rule == NULL ? "" : callback_hold(found->delivery, rule->rule);
+  if (hold[0] != '\0')
+    printf("%s waits: %s\n", id, hold);
+  ringback_free(rule == NULL ? NULL : &rule->base);
+  ringback_free(&found->base);
+}
+
+/* What still holds those of a queue. */
+static void tell_hold_of_queue(struct tool *tool, const char *queue) {
+  int status = TOOL_OK;
+  Ringback__V1__GetCallbackRuleResponse *response = callback_get_rule(tool, tool_queue_name(tool, queue), &status);
+  const Ringback__V1__CallbackRule *rule = response == NULL ? NULL : response->rule;
+  if (rule != NULL && rule->state == RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
+    printf("they wait: rule off\n");
+  else if (rule != NULL && rule->breaker_open_until != NULL)
+    printf("they wait: breaker until %s\n", message_show_time(rule->breaker_open_until));
+  ringback_free(response == NULL ? NULL : &response->base);
+}
+
+static void tell(struct tool *tool, const struct redelivery *redelivery, char *bucket, const char *queue) {
+  if (redelivery->failed && redelivery->count == 0 && json_array_size(redelivery->results) == 0)
+    return; /* the error is all there is to tell */
+  if (tool->json) {
+    json_print(
+        json_pack("{s:I,s:O}", "redeliveredCount", (json_int_t)redelivery->count, "results", redelivery->results));
+    return;
+  }
+  printf("%lld put back%s\n", (long long)redelivery->count,
+         redelivery->count == 0 && queue != NULL
+             ? "; test callbacks are not sent again, `callback test` sends a new one"
+             : "");
+  if (redelivery->count > 0 && queue != NULL)
+    tell_hold_of_queue(tool, queue);
+  else if (redelivery->example != NULL)
+    tell_hold_of(tool, bucket, redelivery->example);
+}
+
 int command_callback_redeliver(struct tool *tool, int argc, char **argv) {
   const char *queue = tool_text(tool, "queue", NULL);
   bool filtered =
       queue != NULL || tool_given(tool, "error-class") || tool_given(tool, "since") || tool_given(tool, "until");
-  if ((argc > 0) == filtered || (filtered && queue == NULL)) {
+  if (argc > 0 && filtered) {
+    tool_error("ids and --queue, --error-class, --since and --until exclude each other");
+    return TOOL_USAGE;
+  }
+  if ((argc == 0 && !filtered) || (filtered && queue == NULL)) {
     tool_error("give ids of deliveries, or --queue and what else selects them");
     return TOOL_USAGE;
   }
@@ -117,10 +178,7 @@ int command_callback_redeliver(struct tool *tool, int argc, char **argv) {
   else
     redeliver_ids(tool, &redelivery, bucket, argv, (size_t)argc);
   output_progress_clear(tool);
-  if (tool->json)
-    json_print(json_pack("{s:I,s:O}", "redeliveredCount", (json_int_t)redelivery.count, "results", redelivery.results));
-  else
-    printf("%lld put back\n", (long long)redelivery.count);
+  tell(tool, &redelivery, bucket, queue);
   json_decref(redelivery.results);
   return redelivery.status;
 }

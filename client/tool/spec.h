@@ -52,7 +52,7 @@
       {.name = "callback-format",                                                                                      \
        .kind = OPTION_CHOICE,                                                                                          \
        .value = "FORMAT",                                                                                              \
-       .help = "the body of --callback: seed, current or json",                                                        \
+       .help = "the body of --callback (seed), as `callback set --help` explains",                                     \
        .choices = callback_formats},                                                                                   \
   {                                                                                                                    \
     .name = "traceparent", .kind = OPTION_TEXT, .value = "TRACE", .help = "W3C trace context"                          \

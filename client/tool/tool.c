@@ -196,6 +196,13 @@ static bool is_told(const struct ringback_error *error, const struct ringback_vi
          strcmp(error->message + length + 2, violation->description) == 0;
 }
 
+/* Whether a message begins with what it is about: "delivery cb_1: there is no such delivery". */
+static bool names_it(const char *message, const char *about) {
+  size_t kind = strcspn(message, " "), length = strlen(about);
+  return message[kind] == ' ' && strncmp(message + kind + 1, about, length) == 0 &&
+         strncmp(message + kind + 1 + length, ": ", 2) == 0;
+}
+
 int tool_print_failure(const char *about, const struct ringback_error *error) {
   char text[512];
   const char *message = failure_message(error, text, sizeof text);
@@ -204,7 +211,10 @@ int tool_print_failure(const char *about, const struct ringback_error *error) {
     print_json_error(ringback_code_name(error->code), about, message, error->violations, error->violation_count);
     return tool_exit_status(error->code);
   }
-  tool_error("%s%s%s", about == NULL ? "" : about, about == NULL ? "" : ": ", message);
+  if (about == NULL || names_it(message, about))
+    tool_error("%s", message);
+  else
+    tool_error("%s: %s", about, message);
   for (size_t i = 0; i < error->violation_count; i++)
     if (!is_told(error, &error->violations[i]))
       fprintf(stderr, "  %s: %s\n", safe_text(error->violations[i].field), safe_text(error->violations[i].description));

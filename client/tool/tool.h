@@ -30,6 +30,7 @@ enum option_kind {
   OPTION_DURATION, /* 500ms, 5s, 2m, 1h, 3d; a bare number is seconds; between low and high milliseconds when high > 0
                     */
   OPTION_TIME,     /* RFC 3339 or seconds since 1970 */
+  OPTION_PAST,     /* a time, or a duration with its unit: so long ago */
   OPTION_CHOICE,   /* one of `choices` */
   OPTION_QUEUE,    /* a queue's name, completed from the server's */
   OPTION_FILE,     /* a path, completed as such */

@@ -79,6 +79,8 @@ static const char *span(struct check *check, int64_t ms) {
   } units[] = {{DAY_MS, "days"}, {HOUR_MS, "h"}, {MINUTE_MS, "min"}, {SECOND_MS, "s"}};
   if (ms == 0)
     return "0";
+  if (ms == DAY_MS)
+    return "1 day";
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
     if (ms % units[i].ms == 0)
       return arena_printf(check->arena, "%" PRId64 " %s", ms / units[i].ms, units[i].unit);
@@ -103,8 +105,12 @@ int64_t check_duration(struct check *check, const struct field *field, const Goo
   bool below = negative || ms < min_ms || (ms == min_ms && min_ms > 0 && nanos % 1000000 != 0);
   if (!above && !below)
     return ms;
-  check_fail(check, field, "is %s%" PRId64 ".%09d s; it must be %s to %s", negative ? "-" : "",
-             seconds < 0 ? -seconds : seconds, nanos < 0 ? -nanos : nanos, span(check, min_ms), span(check, max_ms));
+  const char *sign = negative ? "-" : "", *low = span(check, min_ms), *high = span(check, max_ms);
+  if (nanos % 1000000 == 0)
+    check_fail(check, field, "is %s%s; it must be %s to %s", sign, span(check, negative ? -ms : ms), low, high);
+  else
+    check_fail(check, field, "is %s%" PRId64 ".%09d s; it must be %s to %s", sign, seconds < 0 ? -seconds : seconds,
+               nanos < 0 ? -nanos : nanos, low, high);
   return absent_ms;
 }
 

@@ -99,7 +99,7 @@ static const struct command_group groups[] = {{NULL, NULL}};
 
 int main(int argc, char **argv) {
   static struct tool tool;
-  const struct grammar grammar = {commands, groups, tool_grammar.globals};
+  const struct grammar grammar = {commands, groups, tool_grammar.globals, tool_grammar.hints};
   struct options_result result;
   char **words = calloc((size_t)argc + 2, sizeof *words);
   if (words == NULL)

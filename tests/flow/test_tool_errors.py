@@ -61,7 +61,7 @@ def test_cancel_tells_of_each_job_that_had_ended(tool, api, bucket, q):
     api.finish(api.lease(queue, wait=10)[0], success={})
     other, missing = api.submit(queue)[0], ended[:-4] + "ffff"
     done = tool("job", "cancel", ended, expect=FAILED)
-    assert done.out == "" and done.err.startswith(f"ringback: {ended}: ") and "ended" in done.err
+    assert done.out == "" and done.err.startswith(f"ringback: job {ended}: ") and "ended" in done.err
     done = tool("job", "cancel", ended, missing, other, expect=FAILED)
     assert done.out == "1 cancelled\n" and len(done.err.splitlines()) == 2
     assert tool("job", "cancel", missing, expect=NOT_FOUND).out == ""

@@ -96,6 +96,19 @@ static void a_duration_beyond_its_limits_or_malformed_is_found(void **state) {
   struct check check = {.arena = arena};
   duration(&check, 0, -1, 0, 2000);
   assert_finding(&check, "lease", "-0.000000001 s; it must be 0 to 2 s");
+  static const struct {
+    int64_t seconds;
+    int32_t nanos;
+    const char *text;
+  } shown[] = {{0, 1000000, "is 1 ms; it must be 1 s to 2 s"},
+               {86400, 0, "is 1 day; it must be 1 s to 2 s"},
+               {90, 0, "is 90 s; it must be 1 s to 2 s"},
+               {-60, 0, "is -1 min; it must be 1 s to 2 s"}};
+  for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
+    struct check each = {.arena = arena};
+    duration(&each, shown[i].seconds, shown[i].nanos, 1000, 2000);
+    assert_finding(&each, "lease", shown[i].text);
+  }
 }
 
 static void a_time_is_rounded_up_and_a_malformed_one_is_found(void **state) {
@@ -224,7 +237,7 @@ static void a_long_first_wait_lengthens_the_longest(void **state) {
   assert_int_equal(settings.max_backoff_ms, 3600000);
   retry.max_backoff = &minute;
   settings_read(&check, FIELD(NULL, "queue"), &queue, ~0u);
-  assert_finding(&check, "queue.retry_policy.max_backoff", "1 h to 1 days");
+  assert_finding(&check, "queue.retry_policy.max_backoff", "1 h to 1 day");
 }
 
 static void a_field_mask_names_settings_and_their_parts(void **state) {
