@@ -71,12 +71,6 @@ static const char *delivery_state(const struct tool *tool, const Ringback__V1__D
   return output_state(tool, output_word(&ringback__v1__delivery_state__descriptor, (int)delivery->state));
 }
 
-Ringback__V1__GetCallbackRuleResponse *callback_get_rule(struct tool *tool, char *queue, int *status) {
-  Ringback__V1__GetCallbackRuleRequest request = RINGBACK__V1__GET_CALLBACK_RULE_REQUEST__INIT;
-  request.queue = queue;
-  return tool_call(tool, "/ringback.v1.CallbackService/GetCallbackRule", &request.base, status);
-}
-
 static bool is_before(const Google__Protobuf__Timestamp *a, const Google__Protobuf__Timestamp *b) {
   return a->seconds != b->seconds ? a->seconds < b->seconds : a->nanos < b->nanos;
 }

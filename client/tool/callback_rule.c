@@ -367,15 +367,19 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
   return status;
 }
 
+Ringback__V1__GetCallbackRuleResponse *callback_get_rule(struct tool *tool, char *queue, int *status) {
+  Ringback__V1__GetCallbackRuleRequest request = RINGBACK__V1__GET_CALLBACK_RULE_REQUEST__INIT;
+  request.queue = queue;
+  return tool_call(tool, "/ringback.v1.CallbackService/GetCallbackRule", &request.base, status);
+}
+
 int command_callback_show(struct tool *tool, int argc, char **argv) {
   (void)argc;
-  Ringback__V1__GetCallbackRuleRequest request = RINGBACK__V1__GET_CALLBACK_RULE_REQUEST__INIT;
-  request.queue = tool_queue_name(tool, argv[0]);
-  if (request.queue == NULL)
+  char *queue = tool_queue_name(tool, argv[0]);
+  if (queue == NULL)
     return TOOL_USAGE;
   int status = TOOL_OK;
-  Ringback__V1__GetCallbackRuleResponse *response =
-      tool_call(tool, "/ringback.v1.CallbackService/GetCallbackRule", &request.base, &status);
+  Ringback__V1__GetCallbackRuleResponse *response = callback_get_rule(tool, queue, &status);
   if (response == NULL)
     return status;
   show_rule(tool, &response->base, response->rule);

@@ -90,7 +90,9 @@ static const struct command_row commands[] = {
     {"callback set", "QUEUE", 1, 1, "Sets where a queue calls back and switches that on",
      "What is not given stays as it is, but the rule is switched on unless --off is given: `callback set QUEUE` alone\n"
      "switches a rule on again. What waited while it was off is then sent; the callbacks of jobs that ended meanwhile\n"
-     "are Suppressed: they were never sent, and nothing sends them later.\n"
+     "are Suppressed: they were never sent, and nothing sends them later. That is so too where an answer of 410 Gone, "
+     "or\n"
+     "120 hours without success, switched it off; `callback show` says why it is off.\n"
      "An endpoint that fails five times in a row, or half of twenty times within a minute, is left alone (its breaker "
      "is\n"
      "open) for 30s, then tried once, and for twice as long after each failure, up to 15m. A success closes the "

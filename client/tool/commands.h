@@ -44,6 +44,8 @@ int command_job_watch(struct tool *tool, int argc, char **argv);
 extern const struct option_row callback_set_options[], callback_off_options[], callback_rotate_options[];
 /* seed, current, json; NULL-ended. */
 extern const char *const callback_formats[];
+/* The queue's rule, to be freed; NULL after printing what is wrong. */
+Ringback__V1__GetCallbackRuleResponse *callback_get_rule(struct tool *tool, char *queue, int *status);
 int command_callback_set(struct tool *tool, int argc, char **argv);
 int command_callback_show(struct tool *tool, int argc, char **argv);
 int command_callback_rotate(struct tool *tool, int argc, char **argv);
@@ -58,8 +60,6 @@ size_t callback_given_error_classes(const struct tool *tool, char *classes[CALLB
 /* Why a delivery that waits is not sent when its time comes, such as "rule off"; "" where nothing holds it. `rule` is
  * the one of its queue, or NULL. The text is valid until the next call. */
 const char *callback_hold(const Ringback__V1__Delivery *delivery, const Ringback__V1__CallbackRule *rule);
-/* The queue's rule, to be freed; NULL after printing what is wrong. */
-Ringback__V1__GetCallbackRuleResponse *callback_get_rule(struct tool *tool, char *queue, int *status);
 int command_callback_test(struct tool *tool, int argc, char **argv);
 int command_callback_show_delivery(struct tool *tool, int argc, char **argv);
 int command_callback_deliveries(struct tool *tool, int argc, char **argv);

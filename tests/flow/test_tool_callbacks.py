@@ -91,6 +91,16 @@ def test_redeliver_says_once_what_is_wrong_and_what_it_leaves_out(tool, receiver
     assert "not its test callbacks" in tool("callback", "redeliver", "--help").out
 
 
+def test_what_a_410_switched_off_waits_once_it_is_put_back(tool, receiver, q):
+    receiver.status = 410
+    tool("callback", "set", q, "--url", receiver.url())
+    end_jobs(tool, q, 1)
+    eventually(lambda: re.search(r"^Reason .*410", tool("callback", "show", q).out, re.M))
+    end_jobs(tool, q, 1)
+    assert [d["state"] for d in deliveries(tool, q)] == ["DELIVERY_STATE_SUPPRESSED", "DELIVERY_STATE_DEAD"]
+    assert tool("callback", "redeliver", "-q", q).out == "1 put back\nthey wait: rule off\n"
+
+
 def test_a_list_of_deliveries_that_is_cut_says_how_to_see_the_rest(tool, receiver, q):
     tool("callback", "set", q, "--url", receiver.url(), "--event", "task_finish")
     assert re.search(r"^Events +Task finish$", tool("callback", "show", q).out, re.M)
