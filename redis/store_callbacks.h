@@ -66,7 +66,7 @@ void store_get_rule(struct store *store, const char *bucket, const char *queue, 
 /* etag "": whatever it is. STORE_PRECONDITION: on without an URL. */
 void store_update_rule(struct store *store, const char *bucket, const char *queue, const char *etag, unsigned mask,
                        const struct store_rule *rule, store_rule_done *done, void *context);
-/* Makes `secret` the newest; the others sign for overlap_ms more. */
+/* Makes `secret` the newest; the others sign for overlap_ms more. STORE_PRECONDITION: there would be too many. */
 void store_rotate_secret(struct store *store, const char *bucket, const char *queue, const char *secret,
                          int64_t overlap_ms, store_rule_done *done, void *context);
 void store_delete_rule(struct store *store, const char *bucket, const char *queue, store_rule_done *done,

@@ -125,8 +125,9 @@ static const struct command_row commands[] = {
      "off, and while the breaker of its endpoint is open, which is told where it can be seen at once.",
      callback_redeliver_options, command_callback_redeliver},
     {"callback rotate-secret", "QUEUE", 1, 1, "Makes a new signing secret and prints it, this once",
-     "The old ones sign along for --overlap, so that the receiver can be changed meanwhile.", callback_rotate_options,
-     command_callback_rotate},
+     "The old ones sign along for --overlap, so that the receiver can be changed meanwhile; at most 5 at a time, the "
+     "new one included. --overlap 0 ends the old ones at once.",
+     callback_rotate_options, command_callback_rotate},
     {"worker", "", 0, 0, "Runs a command for each job of a queue", worker_description, worker_options, command_worker},
     {"listen", "", 0, 0, "Receives callbacks and prints them",
      "With --secret each signature is checked (Standard Webhooks, five minutes of tolerance), and callbacks without a "

@@ -93,15 +93,25 @@ do -- the locals of the whole library, which is one chunk, may be 200 at most
   end)
 end
 
--- bucket, queue, new secret, overlap_ms -> the rule.
+-- bucket, queue, new secret, overlap_ms -> the rule. None that still signs is dropped for want of room: a receiver may know no other.
 register('rule_rotate', {}, function(T, A, i)
   local Q = queue_named(T, A[i + 1], A[i + 2])
   if not Q then return NO_QUEUE end
   local key, ceases = T.p .. 'rule:' .. Q.number, T.ms + tonumber(A[i + 4])
-  local kept = {A[i + 3]}
-  for k, line in ipairs((valid_secrets(T, call('HGET', key, 'se') or ''))) do
-    local secret, known = line:match('^(%S+) ?(%d*)$')
-    if k < SECRETS_MAX and ceases > T.ms then kept[k + 1] = secret .. ' ' .. num(min(tonumber(known) or ceases, ceases)) end
+  local kept, first = {A[i + 3]}, math.huge
+  if ceases > T.ms then
+    for _, line in ipairs((valid_secrets(T, call('HGET', key, 'se') or ''))) do
+      local secret, known = line:match('^(%S+) ?(%d*)$')
+      known = tonumber(known) or math.huge
+      first = min(first, known)
+      kept[#kept + 1] = secret .. ' ' .. num(min(known, ceases))
+    end
+  end
+  if #kept > SECRETS_MAX then
+    local room = first < math.huge and 'the first of them ceases in ' .. num(floor((first - T.ms + 999) / 1000)) .. ' s' or
+      'none of them ceases by itself'
+    return {PRECONDITION, SECRETS_MAX .. ' secrets sign already, which is the most there may be, and ' .. room ..
+      '; a rotation with an overlap of 0 ends them all at once'}
   end
   call('HSET', key, 'se', table.concat(kept, '\n'))
   rule_changed(T, Q)

@@ -100,9 +100,9 @@ do -- what is local here serves the functions below only
     make_due(T, D.g, T.ms)
   end
 
-  -- bucket, ids -> how many were put back, '', then 0 for each, or code, reason and 0.
+  -- bucket, ids -> how many were put back, '', then 0 for each, or code, reason and 0. An id that is there twice is one delivery.
   register('redeliver', {}, function(T, A, i, n)
-    local answer, count = {0, 0, ''}, 0
+    local answer, count, counted = {0, 0, ''}, 0, {}
     fetch_deliveries(T, {unpack(A, i + 2, i + n)})
     for k = 2, n do
       local id = A[i + k]
@@ -113,7 +113,8 @@ do -- what is local here serves the functions below only
         code, reason = unpack(unreadable(T, id) or NO_DELIVERY)
       else
         reason = redeliver(T, Q, id, D) or ''
-        if reason ~= '' then code = PRECONDITION else count = count + 1 end
+        if reason ~= '' then code = PRECONDITION
+        elseif not counted[id] then count, counted[id] = count + 1, true end
       end
       answer[#answer + 1] = code == 0 and 0 or {code, reason, 0}
     end

@@ -112,8 +112,8 @@ def test_a_dead_callback_is_sent_again_with_the_same_id_and_bytes(api, queue, re
     api.set_callback(queue, receiver.url("/old"))
     dead = dead_delivery(api, queue, receiver)
     api.set_callback(queue, receiver.url("/new"))
-    answer = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[dead.id, "cb_none"])
-    assert answer.redelivered_count == 1 and [r.code for r in answer.results] == [0, 5] and answer.next_page_token == ""
+    answer = api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[dead.id, "cb_none", dead.id])
+    assert answer.redelivered_count == 1 and [r.code for r in answer.results] == [0, 5, 0] and answer.next_page_token == ""
     first, second = receiver.wait(2)
     assert (first.path, second.path) == ("/old", "/new") and first.body == second.body
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == dead.id
@@ -210,12 +210,42 @@ def test_a_rotated_secret_signs_along_until_its_overlap_ends(api, queue, receive
     assert signers(receiver.wait(3)[2], [old, new, newest]) == [newest]
 
 
-def test_a_rule_has_five_secrets_at_most_however_often_it_rotates(api, queue, receiver):
+def test_a_rotation_that_would_make_more_than_five_secrets_is_refused_and_changes_nothing(api, queue, receiver):
     api.set_callback(queue, receiver.url())
-    secrets = [api.callback.RotateSigningSecret(queue=queue).secret for _ in range(7)]
-    assert len(set(secrets)) == 7 and api.callback.GetCallbackRule(queue=queue).rule.secret_count == 5
+    secrets = [api.callback.RotateSigningSecret(queue=queue, overlap=duration(3600)).secret for _ in range(5)]
+    before = api.callback.GetCallbackRule(queue=queue).rule
+    assert len(set(secrets)) == 5 and before.secret_count == 5
+    for overlap in (3600, 1):
+        with rejects("FAILED_PRECONDITION") as seen:
+            api.callback.RotateSigningSecret(queue=queue, overlap=duration(overlap))
+        assert re.search(r"5 secrets sign.* ceases in 3[56]\d\d s.* overlap of 0 ", seen.message), seen.message
+    assert api.callback.GetCallbackRule(queue=queue).rule == before
     run(api, queue)
-    assert signers(receiver.wait(1)[0], secrets) == secrets[:1:-1]
+    assert signers(receiver.wait(1)[0], secrets) == secrets[::-1]
+    last = api.callback.RotateSigningSecret(queue=queue, overlap=duration(0)).secret
+    run(api, queue)
+    assert signers(receiver.wait(2)[1], [*secrets, last]) == [last]
+
+
+def test_five_secrets_that_were_set_leave_no_room_until_an_overlap_of_0_ends_them(api, queue, receiver):
+    api.set_callback(queue, receiver.url(), secrets=["whsec_" + base64.b64encode(bytes([k]) * 32).decode() for k in range(5)])
+    with rejects("FAILED_PRECONDITION") as seen:
+        api.callback.RotateSigningSecret(queue=queue)
+    assert "5 secrets sign" in seen.message and "none of them ceases by itself" in seen.message
+    assert api.callback.RotateSigningSecret(queue=queue, overlap=duration(0)).rule.secret_count == 1
+
+
+def test_a_shorter_overlap_shortens_those_before_it_and_so_makes_room(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    for overlap in (3600, 3600, 3600, 3600, 1):
+        if overlap == 1:
+            assert api.callback.GetCallbackRule(queue=queue).rule.secret_count == 4
+        api.callback.RotateSigningSecret(queue=queue, overlap=duration(overlap))
+    eventually(lambda: api.callback.GetCallbackRule(queue=queue).rule.secret_count == 1)
+    assert api.callback.RotateSigningSecret(queue=queue).rule.secret_count == 2
+
+
+def test_rotation_names_what_is_wrong(api, queue):
     with rejects("INVALID_ARGUMENT", "overlap"):
         api.callback.RotateSigningSecret(queue=queue, overlap=duration(31 * 86400))
     with rejects("NOT_FOUND"):

@@ -259,9 +259,10 @@ class Outbox:
             picked = self.pick.sample(known, min(len(known), 5))
             if not picked:
                 return
-            answer = self.library.call("redeliver", "a", *[delivery.id for delivery in picked])
+            answer = self.library.call("redeliver", "a", *[delivery.id for delivery in picked], picked[0].id)
             chosen = [delivery for delivery in picked if self.may_redeliver(delivery)]
-            assert [code_of(one) for one in answer[3:]] == [OK if self.may_redeliver(delivery) else PRECONDITION for delivery in picked]
+            assert [code_of(one) for one in answer[3:]] == [OK if self.may_redeliver(delivery) else PRECONDITION for delivery in [*picked, picked[0]]]
+            assert answer[1] == len(chosen)
         for delivery in chosen:
             delivery.state, delivery.next, delivery.ended, delivery.before = PENDING, self.now, 0, delivery.attempts
             delivery.abandoned = 0
