@@ -189,6 +189,7 @@ struct store_claims {
   const struct store_claim *claims;
   size_t count;
   int64_t next_due_ms; /* the earliest delivery of the partition not yet due; 0: none known */
+  size_t too_old;      /* deliveries ended on the way, past their age behind a breaker that is not closed */
 };
 
 typedef void store_claim_done(void *context, const struct store_error *error, const struct store_claims *result);
@@ -212,7 +213,7 @@ struct store_settlement {
   const char *error_class, *error_message;
   int64_t start_ms;
   int64_t next_ms;
-  int next_reason; /* Ringback__V1__NextAttemptReason */
+  int next_reason; /* Ringback__V1__NextAttemptReason; AGE_LIMIT and DEAD: ended for its age */
   const char *url, *address;
   int64_t dns_us, connect_us, tls_us, first_byte_us, total_us;
   struct bytes response; /* to be kept */

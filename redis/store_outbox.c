@@ -112,7 +112,7 @@ static void answer_claim(struct store_call *call, const struct store_error *erro
     done(call->context, error, NULL);
     return;
   }
-  struct store_claims result = {.next_due_ms = value_number(reply, 1)};
+  struct store_claims result = {.next_due_ms = value_number(reply, 1), .too_old = (size_t)value_number(reply, 3)};
   const struct redis_value *groups = redis_at(reply, 2);
   size_t most = 0;
   for (size_t i = 0; i < redis_count(groups); i++)

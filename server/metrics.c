@@ -89,7 +89,8 @@ static void write_codes(const struct rpc_metrics *rpc, FILE *file) {
 }
 
 static void write_callback_errors(const struct dispatcher_metrics *dispatcher, FILE *file) {
-  write_head(file, "ringback_callbacks_errors_total", "counter", "Failed attempts, by class.");
+  write_head(file, "ringback_callbacks_errors_total", "counter",
+             "Failed attempts by class, and as too_old what was given up for its age.");
   for (int error = CALLBACK_ERROR_NONE + 1; error < CALLBACK_ERROR_COUNT; error++)
     fprintf(file, "ringback_callbacks_errors_total{class=\"%s\"} %" PRIu64 "\n",
             callback_error_name((enum callback_error)error), dispatcher->errors[error]);

@@ -35,6 +35,16 @@ do -- what is local here serves the functions below only
     return values
   end
 
+  -- Whether what ended a delivery without an attempt or for its age is one of these classes (' a b ', '' : any), or what its last attempt failed with.
+  local function failed_with(D, classes)
+    if classes == '' then return true end
+    local _, class = last_attempt(D)
+    if class and classes:find(' ' .. class .. ' ', 1, true) then return true end
+    if D.class_size == 0 then return false end
+    open_texts(D)
+    return classes:find(' ' .. D.class .. ' ', 1, true) ~= nil
+  end
+
   -- bucket, queue -> the test delivery.
   register('test_callback', {}, function(T, A, i)
     local Q = queue_named(T, A[i + 1], A[i + 2])
@@ -62,7 +72,7 @@ do -- what is local here serves the functions below only
     local count, position = tonumber(A[i + 8]), A[i + 9]
     local function wanted(values)
       return (states == 0 or floor(states / 2 ^ values[3]) % 2 == 1) and (job == '' or job == values[1]:sub(1, 16)) and
-        (classes == '' or classes:find(' ' .. values[7] .. ' ', 1, true) ~= nil) and
+        failed_with(delivery(T, values[1]), classes) and
         values[9] >= from and (before == 0 or values[9] < before)
     end
     local found, examined = {}, 0
@@ -136,7 +146,7 @@ do -- what is local here serves the functions below only
         position = D and num(D.sq) or call('ZSCORE', T.p .. 'dl:' .. Q.number, id)
         if D then
           if D.s == DEAD and D.c >= from and (before == 0 or D.c < before) and
-              (classes == '' or classes:find(' ' .. delivery_values(T, Q, id)[7] .. ' ', 1, true)) and not redeliver(T, Q, id, D) then
+              failed_with(D, classes) and not redeliver(T, Q, id, D) then
             count = count + 1
             if count >= REDELIVERED_MAX then return {0, count, position} end
           end

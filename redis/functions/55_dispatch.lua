@@ -14,8 +14,33 @@ end
 
 local function group_limit(T, Q, kind) return kind == TO_RULE and rule_of(T, Q).concurrency or GROUP_CONCURRENCY end
 
+-- A delivery is claimed no more. Whoever waits for the rule to be drained is told of the last one.
+local function unclaim(T, Q, id, D)
+  remove_from(T, T.p .. 'claims:' .. D.g, id)
+  if D.kind == TO_RULE and not rule_of(T, Q).on then T.drains[Q.number] = true end
+end
+
+-- Gives a claimed or waiting delivery its last state.
+local function end_delivery(T, Q, id, D, state)
+  if D.s == SENDING then unclaim(T, Q, id, D) else remove_from(T, T.p .. 'outbox:' .. D.g, id) end
+  D.s, D.nx = state, T.ms
+  save_delivery(T, id, D)
+  count_open(Q, -1)
+  retire_delivery(T, Q, id)
+end
+
+-- The same without an attempt.
+local function give_up_delivery(T, Q, id, D, class, message)
+  open_texts(D)
+  D.class, D.message = class, message
+  end_delivery(T, Q, id, D, DEAD)
+end
+
 do -- claim
   local CLAIM_CHUNK = 16 -- deliveries whose jobs and bodies a claim reads at once
+  local AGE_MAX_MS = 72 * 3600 * 1000 -- of a rule that says nothing, as in schedule.h
+  local TOO_OLD_MAX = 50 -- deliveries that a claim ends for their age
+  local LOOK_MS = 1000 -- between two looks for such
 
   -- What all claims of a group have in common, as decode_group of store_claims.c reads it; deliveries and jobs are added to [1] and [2]. A
   -- job's own endpoint has nothing of the rule.
@@ -92,10 +117,36 @@ do -- claim
     return taken, count, bytes, values
   end
 
-  -- count, grace_ms -> next due time, the groups of which something was claimed.
+  -- Ends deliveries that are past their age, at most so many, from the head of an outbox whose breaker lets none through or only the probe: their
+  -- own turn would come one by one. Returns how many, and when the first that is left will be past it (nil: not known).
+  local function end_too_old(T, Q, kind, outbox, most)
+    local age = kind == TO_RULE and rule_of(T, Q).max_age or 0
+    if age == 0 then age = AGE_MAX_MS end
+    local ids, ended, ends_at = call('ZRANGEBYSCORE', outbox, '-inf', num(T.ms), 'LIMIT', 0, most), {}, nil
+    for k = 1, #ids do
+      local id = ids[k]
+      if k == 2 then fetch_deliveries(T, ids) end -- the first was
+      local D = delivery(T, id)
+      if D then
+        ends_at = max(D.rs, D.c) + age
+        if ends_at >= T.ms then
+          T.deliveries[id] = D.raw -- as take wants it
+          break
+        end
+        ends_at = nil
+        ended[#ended + 1] = id
+        give_up_delivery(T, Q, id, D, 'too_old', 'given up at its maximum age, after ' .. num(D.a - D.ra) ..
+          ' attempts; the breaker of its endpoint let no other through')
+      end
+    end
+    if #ended > 0 then call('ZREM', outbox, unpack(ended)) end
+    return #ended, ends_at
+  end
+
+  -- count, grace_ms -> next due time, the groups of which something was claimed, how many deliveries were ended for their age.
   register('claim', {'allow-oom'}, function(T, A, i)
     local count, grace = tonumber(A[i + 1]), tonumber(A[i + 2])
-    local answer, turns, bytes, left = {}, {}, 0, count
+    local answer, turns, bytes, left, too_old = {}, {}, 0, count, 0
     local groups = call('ZRANGEBYSCORE', T.p .. 'due', '-inf', num(T.ms), 'LIMIT', 0, GROUPS_MAX)
     fetch_breakers(T, groups)
     -- Where few groups wait, each gets more at once.
@@ -120,12 +171,17 @@ do -- claim
         end
         next_at = call('ZRANGE', outbox, 0, 0, 'WITHSCORES')[2]
       end
-      if next_at and room > taken then
-        -- Behind every group that was due before this turn.
-        turns[#turns + 1] = format('%.3f', max(tonumber(next_at), T.us / 1000 + k / 1000))
-        turns[#turns + 1] = group
-      elseif again_at and Q then
-        turns[#turns + 1] = num(again_at)
+      local behind = T.us / 1000 + k / 1000 -- every group that was due before this turn
+      local look_at = next_at and room > taken and max(tonumber(next_at), behind) or Q and again_at
+      if Q and tries < math.huge then
+        local most = TOO_OLD_MAX - too_old
+        local ended, ends_at = end_too_old(T, Q, kind, outbox, most)
+        too_old = too_old + ended
+        if ended == most then look_at = behind -- there may be more
+        elseif again_at and ends_at then look_at = min(again_at, max(ends_at + 1, T.ms + LOOK_MS)) end
+      end
+      if look_at then
+        turns[#turns + 1] = format('%.3f', look_at)
         turns[#turns + 1] = group
       else
         call('ZREM', T.p .. 'due', group)
@@ -134,30 +190,8 @@ do -- claim
     if #turns > 0 then call('ZADD', T.p .. 'due', unpack(turns)) end
     local head = call('ZRANGE', T.p .. 'due', 0, 0, 'WITHSCORES')[2]
     if left > 0 then call('SET', T.p .. 'hungry', 1) end
-    return {0, head and floor(tonumber(head)) or 0, answer}
+    return {0, head and floor(tonumber(head)) or 0, answer, too_old}
   end)
-end
-
--- A delivery is claimed no more. Whoever waits for the rule to be drained is told of the last one.
-local function unclaim(T, Q, id, D)
-  remove_from(T, T.p .. 'claims:' .. D.g, id)
-  if D.kind == TO_RULE and not rule_of(T, Q).on then T.drains[Q.number] = true end
-end
-
--- Gives a claimed or waiting delivery its last state.
-local function end_delivery(T, Q, id, D, state)
-  if D.s == SENDING then unclaim(T, Q, id, D) else remove_from(T, T.p .. 'outbox:' .. D.g, id) end
-  D.s, D.nx = state, T.ms
-  save_delivery(T, id, D)
-  count_open(Q, -1)
-  retire_delivery(T, Q, id)
-end
-
--- The same without an attempt.
-local function give_up_delivery(T, Q, id, D, class, message)
-  open_texts(D)
-  D.class, D.message = class, message
-  end_delivery(T, Q, id, D, DEAD)
 end
 
 -- Puts a claimed delivery back for another attempt.
@@ -228,7 +262,8 @@ do -- freeze and settle
     end
   end
 
-  local RETRY_AFTER = 2 -- of ringback.v1.NextAttemptReason; those beyond too come of what the receiver asked for
+  -- Of ringback.v1.NextAttemptReason. Both come of what the receiver asked for; the second, where there is no next attempt, of the delivery's age.
+  local RETRY_AFTER, AGE_LIMIT = 2, 3
   local SAME = {0, 0}
 
   -- The shortest way, where nothing has failed lately. False, and nothing is done: it is not that.
@@ -273,6 +308,9 @@ do -- freeze and settle
         class, state = 'cancelled', DEAD
         end_attempts(D)
         D.class, D.message = class, 'the rule was deleted'
+      elseif state == DEAD and reason == AGE_LIMIT then -- the attempt keeps its own class
+        D.class = 'too_old'
+        D.message = 'given up at its maximum age, after ' .. num(D.a - D.ra) .. ' attempts; the last one: ' .. message
       end
     end
     if url and D.kind == TO_RULE then judge_rule(T, Q, url, class, delivered) end
@@ -282,7 +320,7 @@ do -- freeze and settle
     if D.kind == TO_TEST then
       publish(T, 't ' .. id)
     else
-      breaker = judge_endpoint(T, D.g, token, delivered, class, reason >= RETRY_AFTER and next_at - T.ms or 0)
+      breaker = judge_endpoint(T, D.g, token, delivered, class, state == PENDING and reason >= RETRY_AFTER and next_at - T.ms or 0)
     end
     refresh_due(T, D.g)
     return breaker == 0 and SAME or {0, breaker}

@@ -189,25 +189,23 @@ static void settle_failure(struct delivery *delivery, enum callback_error error,
   /* A receiver's certificate may have put any bytes into curl's message. */
   size_t length = strlen(message);
   message = xml_text_repair(delivery->arena, message, &length);
-  if (permanent) {
-    verdict.dead = true;
-    verdict.error = error;
-  } else if (verdict.dead && verdict.error == CALLBACK_ERROR_TOO_OLD) {
-    message = arena_printf(delivery->arena, "given up at its maximum age, after %d attempts; the last one: %s",
-                           failure.attempts, message);
-  }
+  if (permanent)
+    verdict = (struct schedule_verdict){.dead = true, .error = error};
+  bool too_old = verdict.dead && verdict.error != error;
   struct store_settlement *settlement = &delivery->settlement;
   settlement->state = verdict.dead ? RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DEAD
                                    : RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING;
-  settlement->error_class = callback_error_name(verdict.error);
+  settlement->error_class = callback_error_name(error);
   settlement->error_message = message;
   settlement->next_ms = verdict.dead ? 0 : verdict.next_ms;
-  settlement->next_reason = verdict.dead ? SCHEDULE_NONE : (int)verdict.reason;
+  settlement->next_reason = too_old ? SCHEDULE_AGE_LIMIT : verdict.dead ? SCHEDULE_NONE : (int)verdict.reason;
   count(&set->errors[error], 1);
+  if (too_old)
+    count(&set->errors[CALLBACK_ERROR_TOO_OLD], 1);
   count(verdict.dead ? &set->dead : &set->retried, 1);
   log_event(verdict.dead ? LOG_WARN : LOG_INFO, verdict.dead ? "callback dead" : "callback failed",
             log_text("delivery", delivery->id), log_text("url", delivery->url),
-            log_text("error", settlement->error_class), log_text("message", message),
+            log_text("error", callback_error_name(verdict.error)), log_text("message", message),
             log_number("attempts", failure.attempts));
 }
 
@@ -430,6 +428,12 @@ void delivery_begin(struct delivery_set *set, const struct store_claim *claims, 
   }
   if (endpoint)
     release_endpoint(endpoint);
+}
+
+void delivery_count_too_old(struct delivery_set *set, size_t deliveries) {
+  count(&set->errors[CALLBACK_ERROR_TOO_OLD], deliveries);
+  count(&set->dead, deliveries);
+  log_event(LOG_WARN, "callbacks dead of age behind an open breaker", log_number("count", (int64_t)deliveries));
 }
 
 void delivery_retry_store(struct delivery_set *set, int64_t now_us) {

@@ -36,6 +36,9 @@ struct delivery_set {
 /* Takes claims in hand, which were asked for at asked_us (monotonic). */
 void delivery_begin(struct delivery_set *set, const struct store_claim *claims, size_t count, int64_t asked_us);
 
+/* The store has ended so many for their age. */
+void delivery_count_too_old(struct delivery_set *set, size_t deliveries);
+
 /* A delivery of the partition is due then; 0: none is known. */
 void delivery_set_due(struct delivery_set *set, unsigned partition, int64_t due_ms);
 

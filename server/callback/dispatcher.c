@@ -82,6 +82,8 @@ static void on_claims(void *context, const struct store_error *error, const stru
   if (result->count)
     learn_clock(dispatcher, &result->claims[0], now_us);
   delivery_begin(&dispatcher->set, result->claims, result->count, partition->asked_us);
+  if (result->too_old)
+    delivery_count_too_old(&dispatcher->set, result->too_old);
   if (result->count >= asked)
     partition->look = true;
   /* Due, and yet nothing came: the clocks differ, or a group is at its limit. */

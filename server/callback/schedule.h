@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCHEDULE_AGE_MAX_MS (72LL * 3600 * 1000)
+#define SCHEDULE_AGE_MAX_MS (72LL * 3600 * 1000) /* AGE_MAX_MS of 55_dispatch.lua too */
 
 /* Why an attempt failed; the names stand in ringback/v1/callback.proto. */
 enum callback_error {

@@ -4,10 +4,11 @@ import time
 import pytest
 
 from harness import bucket_of, duration, eventually
+from invariants import check
 from store_model import OK, claims_of
 from test_callbacks import deliveries, run
 from test_deliveries import get_delivery, update_rule
-from test_store_outbox import DEAD, DELIVERED, PENDING, Outbox, pack_job, settle
+from test_store_outbox import DEAD, DELIVERED, PENDING, Outbox, freeze, pack_job, settle
 from test_store_model import library  # noqa: F401  (a fixture)
 from test_tool import tool  # noqa: F401  (a fixture)
 
@@ -149,6 +150,67 @@ def test_switching_the_rule_or_another_url_closes_it(library, change):  # noqa: 
 
 
 # --- the service ----------------------------------------------------------------------------------------------------------------------------
+
+def states(library, *classes):  # noqa: F811
+    """State, class and message of the rule's deliveries, the latest first."""
+    found, position = [], b""
+    while True:
+        answer = library.call("delivery_list", "a", "q", 0, "", "".join(f" {class_} " for class_ in classes), 0, 0, 100, position)
+        found, position = found + [(values[2], values[6].decode(), values[7].decode()) for values in answer[2]], answer[1]
+        if not position:
+            return found
+
+
+def test_what_gets_past_its_age_behind_an_open_breaker_is_given_up_without_an_attempt(library):  # noqa: F811
+    endpoint = Endpoint(library, 130)
+    library.call("rule_update", "a", "q", "", "ma", 60000)
+    endpoint.opened()
+    library.advance(30000)
+    probe, = endpoint.claim(10)
+    endpoint.settle(probe, "timeout", wait=5000)
+    assert not [one for one in states(library) if one[0] == DEAD] and endpoint.open_for() == 60000
+    due = library.call("claim", 10, 2000)[1]
+    assert 29000 <= due - library.now <= 30001, "it looks again when the first gets past its age"
+    library.advance(due - library.now)
+    ended = [library.call("claim", 10, 2000)[3]]
+    while ended[-1]:
+        library.advance(1)
+        answer = library.call("claim", 10, 2000)
+        assert answer[2] == []
+        ended.append(answer[3])
+    # Five wait for an hour, each of them having been tried; the sixth, the probe, has been due and is as old as the others.
+    assert ended == [50, 50, 25, 0] and endpoint.open_for() > 0
+    dead = [one for one in states(library) if one[0] == DEAD]
+    assert len(dead) == 125 and {class_ for _, class_, _ in dead} == {"too_old"}
+    assert {message for _, _, message in dead} == {
+        f"given up at its maximum age, after {tried} attempts; the breaker of its endpoint let no other through" for tried in (0, 1)}
+    assert len(states(library, "too_old")) == 125 and len(states(library, "timeout")) == 6
+    check(library.redis)
+
+
+def test_the_probe_goes_before_its_age_is_looked_at_and_the_others_are_given_up(library):  # noqa: F811
+    endpoint = Endpoint(library, 20)
+    library.call("rule_update", "a", "q", "", "ma", 60000)
+    endpoint.opened()
+    library.advance(61000)
+    answer = library.call("claim", 10, 2000)
+    probe, = claims_of(answer)
+    assert answer[3] == 14
+    freeze(library, probe.id, probe.token)
+    assert settle(library, probe.id, probe.token, DELIVERED)[:2] == [OK, CLOSED]
+    assert sorted(one[0] for one in states(library)) == [PENDING] * 5 + [DELIVERED] + [DEAD] * 14
+    check(library.redis)
+
+
+def test_without_an_age_of_the_rule_s_own_it_is_72_hours(library):  # noqa: F811
+    endpoint = Endpoint(library, 8).opened()
+    for wait, ended in ((71 * 3600000, 0), (3600000, 7)):
+        library.advance(wait)
+        answer = library.call("claim", 10, 2000)
+        probe, = claims_of(answer)
+        assert answer[3] == ended
+        endpoint.settle((probe.id, probe.token), "timeout", wait=1)
+
 
 def open_it(api, queue, receiver):
     """Five jobs whose callbacks fail, and one that waits."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import SLOW, duration, eventually
+from harness import SLOW, bucket_of, duration, eventually
 from test_callbacks import deliveries, delivery_state, run
 
 pytestmark = pytest.mark.long
@@ -16,8 +16,13 @@ STEP_S = 0.1  # between the clocks of two processes
 
 
 @pytest.fixture
-def api(clock, start_server):
-    return start_server(env=clock.env).api
+def server(clock, start_server):
+    return start_server(env=clock.env)
+
+
+@pytest.fixture
+def api(server):
+    return server.api
 
 
 def seconds(time_or_span):
@@ -75,7 +80,11 @@ def test_every_wait_of_the_schedule_is_kept_until_the_delivery_is_72_hours_old(a
     assert len(receiver.requests) == len(one.seen), "dead is dead"
 
 
-def test_a_rule_s_own_wait_of_a_day_is_kept_to_the_end_of_its_age(api, clock, bucket, receiver):
+def errors(server, class_):
+    return server.metrics()[f'ringback_callbacks_errors_total{{class="{class_}"}}']
+
+
+def test_a_rule_s_own_wait_of_a_day_is_kept_to_the_end_of_its_age(api, server, clock, bucket, receiver):
     receiver.status = 503
     queue = api.make_queue(bucket)
     api.set_callback(queue, receiver.url(), schedule=[duration(24 * HOUR)], max_age=duration(60 * HOUR))
@@ -85,6 +94,31 @@ def test_a_rule_s_own_wait_of_a_day_is_kept_to_the_end_of_its_age(api, clock, bu
         assert in_time(late, 24 * HOUR), f"{late:.2f} s late"
         assert 19.2 * HOUR - STEP_S <= took <= 28.8 * HOUR + 864
     assert one.delivery.error_class == "too_old" and len(one.seen) in (3, 4)
+    assert one.delivery.error_message.startswith(f"given up at its maximum age, after {len(one.seen)} attempts; the last one: ")
+    # The attempt keeps its own class, and the delivery is found by either.
+    assert {attempt.error_class for attempt in one.delivery.attempt_log} == {"status_5xx"}
+    for class_, found in (("too_old", 1), ("status_5xx", 1), ("timeout", 0)):
+        assert len(deliveries(api, queue, error_classes=[class_], states=["DELIVERY_STATE_DEAD"])) == found
+    assert (errors(server, "too_old"), errors(server, "status_5xx")) == (1, len(one.seen))
+    receiver.status = 200
+    again = dict(bucket=bucket_of(queue), filter=dict(queue=queue, error_classes=["status_5xx"]))
+    assert api.callback.RedeliverCallbacks(**again).redelivered_count == 1
+    eventually(lambda: deliveries(api, queue, states=["DELIVERY_STATE_DELIVERED"]))
+
+
+def test_what_waits_behind_an_open_breaker_is_given_up_at_its_age(api, server, clock, bucket, receiver):
+    receiver.status = 503
+    queue = api.make_queue(bucket)
+    api.set_callback(queue, receiver.url(), max_age=duration(10 * HOUR), concurrency=1)
+    for _ in range(20):
+        run(api, queue)
+    eventually(lambda: api.callback.GetCallbackRule(queue=queue).rule.HasField("breaker_open_until"))
+    tried = len(receiver.requests)
+    clock.advance(11 * HOUR)
+    dead = eventually(lambda: (lambda found: len(found) >= 13 and found)(deliveries(api, queue, error_classes=["too_old"])), 30)
+    assert {delivery_state(api, one.state) for one in dead} == {"DEAD"} and len(receiver.requests) - tried <= 5
+    assert 0 in {one.attempts for one in dead}
+    eventually(lambda: errors(server, "too_old") >= 13)
 
 
 @pytest.mark.parametrize("status", (429, 503))
