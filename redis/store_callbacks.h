@@ -23,6 +23,7 @@ struct store_rule {
   unsigned events;            /* bit 1 << Ringback__V1__CallbackEvent; 0: all */
   const char *const *secrets; /* newest first; update only */
   size_t secret_count;
+  int64_t old_secrets_until_ms; /* when the last that was rotated out ceases to sign; 0: none does. Read only */
   int64_t timeout_ms;
   const char *etag;
   int64_t update_ms;      /* 0: never set */

@@ -30,6 +30,7 @@ static void answer_rule(struct store_call *call, const struct store_error *error
   rule.store_response = value_number(reply, 20) == 1;
   rule.trust = (struct store_trust){
       .ca_certificates = value_text(reply, 21), .client_certificate = value_text(reply, 22), .client_key = ""};
+  rule.old_secrets_until_ms = value_number(reply, 23);
   done(call->context, error, &rule);
 }
 

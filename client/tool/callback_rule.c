@@ -132,7 +132,9 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
   for (size_t i = 0; i < rule->n_events; i++)
     output_field(tool, i == 0 ? "Events" : " ", "%s",
                  output_word(&ringback__v1__callback_event__descriptor, (int)rule->events[i]));
-  output_field(tool, "Secrets", "%d", rule->secret_count);
+  bool rotated = rule->old_secrets_expire_time != NULL;
+  output_field(tool, "Secrets", "%d%s%s", rule->secret_count, rotated ? "; the old ones sign until " : "",
+               rotated ? message_show_time(rule->old_secrets_expire_time) : "");
   output_field(tool, "Timeout", "%s", message_show_duration(rule->timeout));
   output_field(tool, "Concurrency", "%d", rule->concurrency);
   for (size_t i = 0; i < rule->n_headers; i++)

@@ -19,15 +19,19 @@ end
 
 -- A rule as answer_rule of store_rules.c reads it: on, url, events, timeout, etag, update time, secrets, format, off
 -- reason, concurrency, headers, schedule, max age (0: the default), epoch, how many of its deliveries are claimed, partition and number of
--- the queue, until when its breaker is open (0: closed), allowed ranges, 1 to keep answers, CA certificates, client certificate.
+-- the queue, until when its breaker is open (0: closed), allowed ranges, 1 to keep answers, CA certificates, client certificate, when the last
+-- secret that was rotated out ceases to sign (0: none does).
 local function rule_values(T, Q)
   local h = call('HMGET', T.p .. 'rule:' .. Q.number, 'on', 'url', 'ev', 'to', 'en', 'ut', 'se', 'fm', 'or', 'cc', 'hd', 'sc', 'ma', 'ep', 'al', 'sr', 'ti')
   local pems = (h[17] or '') ~= '' and call('HMGET', T.p .. 'trust:' .. Q.number, 'ca', 'crt') or {}
+  local lines, secrets = valid_secrets(T, h[7] or '')
+  local ceases = 0
+  for _, line in ipairs(lines) do ceases = max(ceases, tonumber(line:match(' (%d+)$')) or 0) end
   return {0, tonumber(h[1] or 0), h[2] or '', tonumber(h[3] or 0), tonumber(h[4] or 15000), Q.number .. '.' .. (h[5] or '0'),
-    tonumber(h[6] or 0), (select(2, valid_secrets(T, h[7] or ''))),
+    tonumber(h[6] or 0), secrets,
     tonumber(h[8] or 1), h[9] or '', tonumber(h[10] or GROUP_CONCURRENCY), h[11] or '', h[12] or '', tonumber(h[13] or 0),
     tonumber(h[14] or 0), call('ZCARD', T.p .. 'claims:' .. Q.number), T.partition, Q.number, open_until(T, num(Q.number)), h[15] or '', tonumber(h[16] or 0),
-    pems[1] or '', pems[2] or ''}
+    pems[1] or '', pems[2] or '', ceases}
 end
 
 -- The rule is another one from here on for whoever waits: it was switched, its URL has changed, or it was deleted.

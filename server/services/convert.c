@@ -180,6 +180,7 @@ Ringback__V1__CallbackRule *convert_rule(struct arena *arena, const char *queue_
     if (rule->events >> event & 1)
       message->events[message->n_events++] = (Ringback__V1__CallbackEvent)event;
   message->secret_count = (int32_t)rule->secret_count;
+  message->old_secrets_expire_time = convert_time(arena, rule->old_secrets_until_ms);
   message->timeout = convert_duration(arena, rule->timeout_ms);
   message->format = (Ringback__V1__CallbackFormat)rule->format;
   message->off_reason = arena_strdup(arena, rule->off_reason);

@@ -198,10 +198,12 @@ def test_a_rotated_secret_signs_along_until_its_overlap_ends(api, queue, receive
     answer = api.callback.RotateSigningSecret(queue=queue, overlap=duration(2))
     new = answer.secret
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", new) and answer.rule.secret_count == 2 and not answer.rule.secrets
+    assert abs(answer.rule.old_secrets_expire_time.ToSeconds() - time.time() - 2) <= 2
     run(api, queue)
     assert signers(receiver.wait(1)[0], [old, new]) == [new, old]
     time.sleep(2.1)
-    assert api.callback.GetCallbackRule(queue=queue).rule.secret_count == 1
+    rule = api.callback.GetCallbackRule(queue=queue).rule
+    assert rule.secret_count == 1 and not rule.HasField("old_secrets_expire_time")
     run(api, queue)
     assert signers(receiver.wait(2)[1], [old, new]) == [new]
     newest = api.callback.RotateSigningSecret(queue=queue, overlap=duration(0)).secret
