@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "redis/pack.h"
 #include "ringback/v1/callback.pb-c.h"
 
 enum {
@@ -14,20 +15,6 @@ enum {
 };
 
 static const char task_finish[] = "TaskFinish";
-
-static uint8_t *put(uint8_t *at, int64_t value, size_t size) {
-  for (size_t i = size; i > 0; i--) {
-    at[i - 1] = (uint8_t)(value & 0xff);
-    value >>= 8;
-  }
-  return at + size;
-}
-
-static uint8_t *put_bytes(uint8_t *at, const void *data, size_t size) {
-  if (size)
-    memcpy(at, data, size);
-  return at + size;
-}
 
 /* What is left of something packed; `bad` once more was asked for than there is. */
 struct reader {
@@ -49,10 +36,7 @@ static const uint8_t *take(struct reader *reader, size_t size) {
 
 static int64_t take_number(struct reader *reader, size_t size) {
   const uint8_t *at = take(reader, size);
-  int64_t value = 0;
-  for (size_t i = 0; at && i < size; i++)
-    value = value << 8 | at[i];
-  return value;
+  return at ? (int64_t)unpack_number(&at, size) : 0;
 }
 
 static const char *take_text(struct reader *reader, struct arena *arena, size_t size) {
@@ -84,9 +68,9 @@ struct bytes delivery_id_parse(struct arena *arena, const char *text) {
   if (!plain || !id_parse_job(job_text, &job))
     return as_it_is;
   uint8_t *id = arena_alloc(arena, ID_SIZE);
-  uint8_t *at = put_bytes(id, job.bytes, sizeof job.bytes);
-  at = put(at, RINGBACK__V1__CALLBACK_EVENT__CALLBACK_EVENT_TASK_FINISH, 1);
-  put(at, number, 2);
+  uint8_t *at = pack_bytes(id, job.bytes, sizeof job.bytes);
+  at = pack_number(at, RINGBACK__V1__CALLBACK_EVENT__CALLBACK_EVENT_TASK_FINISH, 1);
+  pack_number(at, (uint64_t)number, 2);
   return (struct bytes){id, ID_SIZE};
 }
 
@@ -110,25 +94,25 @@ struct bytes attempt_pack(struct arena *arena, const struct store_settlement *se
   size_t message = at_most(settlement->error_message, 4096), url = at_most(settlement->url, 4096);
   size_t size = ATTEMPT_SIZE + address + class + message + url;
   uint8_t *data = arena_alloc(arena, size);
-  uint8_t *at = put(data, settlement->state, 1);
-  at = put(at, settlement->http_status, 2);
-  at = put(at, settlement->next_reason, 1);
-  at = put(at, settlement->claim_token, 7);
-  at = put(at, settlement->start_ms, 6);
-  at = put(at, settlement->next_ms, 6);
-  at = put(at, settlement->dns_us, 4);
-  at = put(at, settlement->connect_us, 4);
-  at = put(at, settlement->tls_us, 4);
-  at = put(at, settlement->first_byte_us, 4);
-  at = put(at, settlement->total_us, 4);
-  at = put(at, (int64_t)address, 1);
-  at = put(at, (int64_t) class, 1);
-  at = put(at, (int64_t)message, 2);
-  at = put(at, (int64_t)url, 2);
-  at = put_bytes(at, settlement->address, address);
-  at = put_bytes(at, settlement->error_class, class);
-  at = put_bytes(at, settlement->error_message, message);
-  put_bytes(at, settlement->url, url);
+  uint8_t *at = pack_number(data, (uint64_t)settlement->state, 1);
+  at = pack_number(at, (uint64_t)settlement->http_status, 2);
+  at = pack_number(at, (uint64_t)settlement->next_reason, 1);
+  at = pack_number(at, (uint64_t)settlement->claim_token, 7);
+  at = pack_number(at, (uint64_t)settlement->start_ms, 6);
+  at = pack_number(at, (uint64_t)settlement->next_ms, 6);
+  at = pack_number(at, (uint64_t)settlement->dns_us, 4);
+  at = pack_number(at, (uint64_t)settlement->connect_us, 4);
+  at = pack_number(at, (uint64_t)settlement->tls_us, 4);
+  at = pack_number(at, (uint64_t)settlement->first_byte_us, 4);
+  at = pack_number(at, (uint64_t)settlement->total_us, 4);
+  at = pack_number(at, address, 1);
+  at = pack_number(at, class, 1);
+  at = pack_number(at, message, 2);
+  at = pack_number(at, url, 2);
+  at = pack_bytes(at, settlement->address, address);
+  at = pack_bytes(at, settlement->error_class, class);
+  at = pack_bytes(at, settlement->error_message, message);
+  pack_bytes(at, settlement->url, url);
   return (struct bytes){data, size};
 }
 
@@ -169,14 +153,14 @@ struct bytes body_pack(struct arena *arena, const struct store_body *body) {
   size_t url = at_most(body->url, UINT16_MAX);
   size_t size = BODY_HEAD_SIZE + type + trace + url + body->bytes.length;
   uint8_t *data = arena_alloc(arena, size);
-  uint8_t *at = put(data, BODY_VERSION, 1);
-  at = put(at, (int64_t)type, 1);
-  at = put(at, (int64_t)trace, 1);
-  at = put(at, (int64_t)url, 2);
-  at = put_bytes(at, body->content_type, type);
-  at = put_bytes(at, body->traceparent, trace);
-  at = put_bytes(at, body->url, url);
-  put_bytes(at, body->bytes.data, body->bytes.length);
+  uint8_t *at = pack_number(data, BODY_VERSION, 1);
+  at = pack_number(at, type, 1);
+  at = pack_number(at, trace, 1);
+  at = pack_number(at, url, 2);
+  at = pack_bytes(at, body->content_type, type);
+  at = pack_bytes(at, body->traceparent, trace);
+  at = pack_bytes(at, body->url, url);
+  pack_bytes(at, body->bytes.data, body->bytes.length);
   return (struct bytes){data, size};
 }
 

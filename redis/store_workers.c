@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "redis/call.h"
+#include "redis/pack.h"
 #include "redis/record.h"
 #include "redis/store.h"
 #include "ringback/v1/common.pb-c.h"
@@ -78,42 +79,28 @@ void store_lease(struct store *store, const struct store_lease *request, store_l
 
 /* --- what workers say of their leases --- */
 
-/* A job as a worker's call names it, and what follows: big-endian numbers, texts as they are. */
-struct packer {
-  uint8_t *data, *at;
-};
+enum { NAMED_SIZE = sizeof(struct job_id) + 7 };
 
-static void put(struct packer *packer, uint64_t value, unsigned size) {
-  for (unsigned i = size; i > 0; i--)
-    *packer->at++ = (uint8_t)(value >> (i - 1) * 8);
+/* Packs how a worker's call names a job. */
+static uint8_t *name_job(uint8_t *at, const struct job_id *id, int64_t token) {
+  bool possible = token > 0 && token < (int64_t)1 << 56; /* 0 is nobody's */
+  at = pack_bytes(at, id->bytes, sizeof id->bytes);
+  return pack_number(at, possible ? (uint64_t)token : 0, 7);
 }
 
-static void put_bytes(struct packer *packer, const void *data, size_t length) {
-  if (length)
-    memcpy(packer->at, data, length);
-  packer->at += length;
-}
-
-static struct packer begin(struct store_call *call, const struct job_id *id, int64_t token, size_t more) {
-  struct packer packer = {.data = arena_alloc(call->arena, sizeof id->bytes + 7 + more)};
-  packer.at = packer.data;
-  put_bytes(&packer, id->bytes, sizeof id->bytes);
-  put(&packer, token > 0 && token < (int64_t)1 << 56 ? (uint64_t)token : 0, 7); /* 0 is nobody's */
-  return packer;
-}
-
-static void end(struct store_call *call, const struct packer *packer) {
-  call_add_kept(call, (struct bytes){packer->data, (size_t)(packer->at - packer->data)});
+static void add_packed(struct store_call *call, const uint8_t *data, const uint8_t *end) {
+  call_add_kept(call, (struct bytes){data, (size_t)(end - data)});
 }
 
 void store_renew(struct store *store, const char *bucket, const struct store_renewal *renewals, size_t count,
                  store_items_done *done, void *context) {
   struct store_call *call = bucket_call(store, "renew", bucket, count, answer_items, (void (*)(void))done, context);
   for (size_t i = 0; i < count; i++) {
-    struct packer packer = begin(call, &renewals[i].id, renewals[i].fencing_token, 1 + 6);
-    put(&packer, (uint64_t)renewals[i].progress, 1);
-    put(&packer, (uint64_t)renewals[i].extension_ms, 6);
-    end(call, &packer);
+    uint8_t *data = arena_alloc(call->arena, NAMED_SIZE + 1 + 6);
+    uint8_t *at = name_job(data, &renewals[i].id, renewals[i].fencing_token);
+    at = pack_number(at, (uint64_t)renewals[i].progress, 1);
+    at = pack_number(at, (uint64_t)renewals[i].extension_ms, 6);
+    add_packed(call, data, at);
   }
   call_send(store, call);
 }
@@ -131,16 +118,17 @@ void store_finish(struct store *store, const char *bucket, const struct store_fi
     const struct store_finish *job = &jobs[i];
     const char *code = job->success ? "" : job->code;
     size_t code_size = strlen(code), message_size = strlen(job->message);
-    struct packer packer =
-        begin(call, &job->id, job->fencing_token, 1 + 6 + 1 + 2 + code_size + message_size + job->result.length);
-    put(&packer, (uint64_t)(unsigned char)outcome_of(job), 1);
-    put(&packer, (uint64_t)job->after_ms, 6);
-    put(&packer, code_size, 1);
-    put(&packer, message_size, 2);
-    put_bytes(&packer, code, code_size);
-    put_bytes(&packer, job->message, message_size);
-    put_bytes(&packer, job->result.data, job->result.length);
-    end(call, &packer);
+    uint8_t *data =
+        arena_alloc(call->arena, NAMED_SIZE + 1 + 6 + 1 + 2 + code_size + message_size + job->result.length);
+    uint8_t *at = name_job(data, &job->id, job->fencing_token);
+    at = pack_number(at, (uint64_t)(unsigned char)outcome_of(job), 1);
+    at = pack_number(at, (uint64_t)job->after_ms, 6);
+    at = pack_number(at, code_size, 1);
+    at = pack_number(at, message_size, 2);
+    at = pack_bytes(at, code, code_size);
+    at = pack_bytes(at, job->message, message_size);
+    at = pack_bytes(at, job->result.data, job->result.length);
+    add_packed(call, data, at);
   }
   call_send(store, call);
 }
@@ -149,8 +137,9 @@ void store_release(struct store *store, const char *bucket, const struct store_r
                    store_items_done *done, void *context) {
   struct store_call *call = bucket_call(store, "release", bucket, count, answer_items, (void (*)(void))done, context);
   for (size_t i = 0; i < count; i++) {
-    struct packer packer = begin(call, &leases[i].id, leases[i].fencing_token, 0);
-    end(call, &packer);
+    uint8_t *data = arena_alloc(call->arena, NAMED_SIZE);
+    uint8_t *at = name_job(data, &leases[i].id, leases[i].fencing_token);
+    add_packed(call, data, at);
   }
   call_send(store, call);
 }
