@@ -482,6 +482,7 @@ static void a_redis_that_evicts_is_refused_at_start(void **state) {
 static void an_unreachable_redis_is_told_at_start(void **state) {
   struct fixture *fixture = *state;
   char text[256];
+  assert_true(comes_up(fixture->connection)); /* it listens: stopped before, it would refuse and not be silent */
   kill(fixture->server.pid, SIGSTOP);
   assert_int_equal(redis_policy_check(&fixture->target, 300, text, sizeof text), POLICY_UNREACHABLE);
   assert_string_equal(text, "Redis does not answer");
