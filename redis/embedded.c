@@ -46,6 +46,7 @@ struct embedded {
   pid_t pid;        /* 0: not running */
   bool adopted;     /* not our child: no waitpid */
   bool ours_before; /* adopted by embedded_start */
+  bool repair;      /* it ended by itself: the next one may find its file cut off */
   int64_t started_ms, restart_ms, backoff_ms;
   uint64_t restarts;
 };
@@ -129,12 +130,12 @@ static bool write_config(const struct embedded *embedded) {
   if (fd < 0)
     return false;
   /* Paths are relative to the directory, in which the server is started. */
-  int written =
-      dprintf(fd,
-              "# Written by ringbackd at every start.\n"
-              "port 0\nunixsocket redis.sock\nunixsocketperm 700\ndir ./\npidfile redis.pid\nlogfile redis.log\n"
-              "daemonize no\nappendonly yes\nappendfsync %s\nsave \"\"\nmaxmemory-policy noeviction\n",
-              embedded->appendfsync);
+  int written = dprintf(
+      fd,
+      "# Written by ringbackd at every start.\n"
+      "port 0\nunixsocket redis.sock\nunixsocketperm 700\ndir ./\npidfile redis.pid\nlogfile redis.log\n"
+      "daemonize no\nappendonly yes\naof-load-truncated no\nappendfsync %s\nsave \"\"\nmaxmemory-policy noeviction\n",
+      embedded->appendfsync);
   return close(fd) == 0 && written > 0;
 }
 
@@ -208,6 +209,37 @@ static int spawn(struct embedded *embedded) {
   embedded->adopted = false;
   embedded->started_ms = now_ms();
   return 0;
+}
+
+/* Cuts off a transaction that a kill left half written at the end of the append-only file. Redis would do so itself
+ * (aof-load-truncated), but at the last whole command: the file then goes on within the open transaction, whose
+ * beginning runs at the next start together with what comes after it (7.0.15). The check tool of the same program,
+ * which goes by its name, cuts before the transaction; where the file is whole it changes nothing. */
+static void repair(const struct embedded *embedded) {
+  char name[] = "redis-check-aof", fix[] = "--fix", manifest[] = "appendonlydir/appendonly.aof.manifest";
+  char *const arguments[] = {name, fix, manifest, NULL};
+  struct stat status;
+  int answer[2];
+  if (fstatat(embedded->dir_fd, manifest, &status, 0) || pipe2(answer, O_CLOEXEC))
+    return;
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addchdir_np(&actions, embedded->dir);
+  posix_spawn_file_actions_adddup2(&actions, answer[0], 0);
+  posix_spawn_file_actions_addopen(&actions, 1, "redis.log", O_WRONLY | O_CREAT | O_APPEND, 0600);
+  posix_spawn_file_actions_adddup2(&actions, 1, 2);
+  posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+  pid_t pid = 0;
+  int ended = -1;
+  bool asked = write(answer[1], "y\n", 2) == 2; /* it asks before it cuts */
+  if (asked && posix_spawn(&pid, embedded->program, &actions, NULL, arguments, environ) == 0)
+    while (waitpid(pid, &ended, 0) < 0 && errno == EINTR)
+      ;
+  posix_spawn_file_actions_destroy(&actions);
+  close(answer[0]);
+  close(answer[1]);
+  log_event(LOG_WARN, "the append-only file was checked", log_text("dir", embedded->dir),
+            log_number("exit_status", WIFEXITED(ended) ? WEXITSTATUS(ended) : -1));
 }
 
 /* False once a process that is not our child is gone, or only waits to be reaped by its parent. */
@@ -326,12 +358,20 @@ static void adopt_survivor(struct embedded *embedded) {
 /* --- the life of it --- */
 
 static bool start_process(struct embedded *embedded, char *error, size_t error_size) {
-  int failed = spawn(embedded);
-  if (failed) {
-    snprintf(error, error_size, "cannot start %s: %s", embedded->program, strerror(failed));
-    return false;
-  }
-  if (!wait_for_answer(embedded, ANSWER_TIMEOUT_MS)) {
+  bool answers = false, repaired = false;
+  do {
+    int failed = spawn(embedded);
+    if (failed) {
+      snprintf(error, error_size, "cannot start %s: %s", embedded->program, strerror(failed));
+      return false;
+    }
+    answers = wait_for_answer(embedded, ANSWER_TIMEOUT_MS);
+    if (answers || embedded->pid || repaired)
+      break;
+    repair(embedded);
+    repaired = true;
+  } while (true);
+  if (!answers) {
     snprintf(error, error_size, "the embedded redis %s; see %s/redis.log",
              embedded->pid ? "does not answer" : "ended right after its start", embedded->dir);
     return false;
@@ -396,6 +436,7 @@ static void plan_restart(struct embedded *embedded, int status) {
   if (embedded->backoff_ms > BACKOFF_MAX_MS)
     embedded->backoff_ms = BACKOFF_MAX_MS;
   embedded->restart_ms = now + delay_ms;
+  embedded->repair = WIFEXITED(status) && WEXITSTATUS(status) != 0;
   log_event(LOG_ERROR, "the embedded redis died", log_number("pid", embedded->pid),
             log_number("exit_status", WIFEXITED(status) ? WEXITSTATUS(status) : -1),
             log_number("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0), log_number("restart_in_ms", delay_ms));
@@ -408,6 +449,9 @@ void embedded_check(struct embedded *embedded) {
     plan_restart(embedded, status);
   if (embedded->pid || now_ms() < embedded->restart_ms)
     return;
+  if (embedded->repair)
+    repair(embedded);
+  embedded->repair = false;
   int error = spawn(embedded);
   embedded->started_ms = now_ms();
   embedded->restarts++;

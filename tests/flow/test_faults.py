@@ -330,3 +330,27 @@ def test_a_server_and_workers_that_vanish_leave_nothing_running_for_ever(start_r
     while len(got) < 100 and time.monotonic() < end:
         got += [l.job.id for l in two.api.lease(queue, 100, wait=1)]
     assert sorted(got) == ids
+
+
+def test_a_transaction_that_a_kill_cut_off_stays_undone_for_ever(start_server, bucket):
+    """Redis by itself would run its beginning at the start after the next one."""
+    server = start_server()
+    data, api = server.data, server.api
+    queue = api.make_queue(bucket)
+    api.submit(queue, 3)
+    for _ in range(2):
+        api.submit(queue, 5)
+        redis = int((data / "redis.pid").read_text())
+        server.kill()
+        os.kill(redis, signal.SIGKILL)
+        eventually(lambda pid=redis: not os.path.exists(f"/proc/{pid}"), what="the embedded Redis is gone")
+        file = max((data / "appendonlydir").glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)
+        content = file.read_bytes()
+        file.write_bytes(content[:content.rindex(b"ZADD") + 20])  # within the command that puts the five in line
+        server = start_server(data=data)
+        api = server.api
+        assert len(api.job.ListJobs(filter=dict(queue=queue)).jobs) in (3, 4)
+        api.finish(*api.lease(queue, 1))
+        api.submit(queue, 1)
+        check(server.store())
+    assert sorted(job.state for job in api.job.ListJobs(filter=dict(queue=queue)).jobs) == [1, 1, 1, 3, 3]
