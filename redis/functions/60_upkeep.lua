@@ -203,7 +203,9 @@ local function trash_outbox(T, number, _, key)
   local popped = call('ZPOPMIN', key, TRASH_SLICE)
   for k = 1, #popped, 2 do
     local D = Q and delivery(T, popped[k])
-    if D and D.s == PENDING then give_up_delivery(T, Q, popped[k], D, 'cancelled', 'the rule was deleted') end
+    -- One that was put back since is in the outbox, or was claimed from there and gets another time in this very sweep.
+    local is_trash = D and D.s == PENDING and D.nx == tonumber(popped[k + 1]) and not call('ZSCORE', Q.outbox, popped[k])
+    if is_trash then give_up_delivery(T, Q, popped[k], D, 'cancelled', 'the rule was deleted') end
   end
   return #popped / 2
 end

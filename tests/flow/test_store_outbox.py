@@ -244,7 +244,7 @@ class Outbox:
 
     def redeliver(self):
         """By id whatever may be, or the dead ones."""
-        known = [delivery for delivery in self.deliveries.values() if not delivery.trashed]
+        known = list(self.deliveries.values())
         if self.pick.random() < 0.3:
             chosen = [delivery for delivery in known if delivery.state == DEAD and self.may_redeliver(delivery)]
             count, position = 0, b""
@@ -265,7 +265,7 @@ class Outbox:
             assert answer[1] == len(chosen)
         for delivery in chosen:
             delivery.state, delivery.next, delivery.ended, delivery.before = PENDING, self.now, 0, delivery.attempts
-            delivery.abandoned = 0
+            delivery.abandoned, delivery.trashed = 0, False
 
     def may_redeliver(self, delivery):
         if delivery.state not in (PENDING, DELIVERED, DEAD) or (":" not in delivery.group and not self.rule["url"]):
@@ -492,6 +492,29 @@ def test_a_delivery_that_is_set_aside_frees_its_place_for_the_next(library):  # 
         while library.call("sweep")[1]:
             pass
     assert [values[2] for values in library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, b"")[2]] == [DEAD] * 3
+
+
+def test_a_delivery_put_back_after_its_rule_was_deleted_is_sent_by_the_new_rule(library):  # noqa: F811
+    def states():
+        return [values[2] for values in library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, b"")[2]]
+
+    Outbox(library, 1)
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://x/", "to", 1000)
+    for _ in range(3):
+        end_job(library)
+    ids = [values[0] for values in library.call("delivery_list", "a", "q", 0, "", "", 0, 0, 100, b"")[2]]
+    library.call("rule_delete", "a", "q")
+    library.call("rule_update", "a", "q", "", "on", 1, "url", "http://y/", "to", 1000)
+    assert library.call("redeliver", "a", ids[0])[1] == 1, "at the very time of its creation"
+    library.advance(1)
+    assert library.call("redeliver", "a", ids[1])[1] == 1
+    claimed, = claims_of(library.call("claim", 1, 2000))
+    assert claimed.id == ids[0]
+    library.advance(4000)  # its claim runs out: the sweep that puts it back sees it in the trash too
+    while library.call("sweep")[1]:
+        pass
+    assert states() == [PENDING, PENDING, DEAD]
+    assert {claim.id for claim in claims_of(library.call("claim", 8, 2000))} == set(ids[:2])
 
 
 def test_a_rule_s_epoch_rises_when_it_is_switched_deleted_or_gets_another_url(library):  # noqa: F811
