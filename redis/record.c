@@ -6,8 +6,8 @@
 #include "redis/pack.h"
 #include "ringback/v1/common.pb-c.h"
 
-enum { VERSION = 2, HEAD_SIZE = 4, LIMITS_SIZE = 16, STATE_SIZE = 53 };
-enum { FLAG_NO_CALLBACK = 1, FLAG_OWN_URL = 2, FLAG_LIMITS = 4, FLAG_NOT_BEFORE = 8, FLAG_EXPIRES = 16 };
+enum { VERSION = 3, HEAD_SIZE = 2, LIMITS_SIZE = 16, STATE_SIZE = 53 };
+enum { FLAG_NO_CALLBACK = 1, FLAG_OWN_URL = 2, FLAG_LIMITS = 4, FLAG_NOT_BEFORE = 8, FLAG_EXPIRES = 16, FLAGS = 32 };
 
 /* FNV-1a of the URL up to its path: jobs that call the same host and port share an endpoint's limits. */
 static uint32_t endpoint_hash(const char *url) {
@@ -35,13 +35,10 @@ static unsigned flags_of(const struct store_new_job *job) {
 }
 
 struct bytes record_create(struct arena *arena, const struct store_new_job *job) {
-  size_t tag_size = strlen(job->tag);
   unsigned flags = flags_of(job);
-  uint8_t *data = arena_alloc(arena, HEAD_SIZE + LIMITS_SIZE + 6 + 4 + tag_size + job->spec.length);
-  uint8_t *at = pack_number(data, VERSION, 1);
-  at = pack_number(at, flags, 1);
+  uint8_t *data = arena_alloc(arena, HEAD_SIZE + LIMITS_SIZE + 6 + 4 + job->spec.length);
+  uint8_t *at = pack_number(data, VERSION * FLAGS + flags, 1);
   at = pack_number(at, (uint64_t)job->priority, 1);
-  at = pack_number(at, tag_size, 1);
   if (flags & FLAG_LIMITS) {
     at = pack_number(at, (uint64_t)job->max_attempts, 2);
     at = pack_number(at, (uint64_t)job->expire_ms, 6);
@@ -52,7 +49,6 @@ struct bytes record_create(struct arena *arena, const struct store_new_job *job)
     at = pack_number(at, (uint64_t)job->not_before_ms, 6);
   if (flags & FLAG_OWN_URL)
     at = pack_number(at, endpoint_hash(job->callback_url), 4);
-  at = pack_bytes(at, job->tag, tag_size);
   at = pack_bytes(at, job->spec.data, job->spec.length);
   return (struct bytes){data, (size_t)(at - data)};
 }
@@ -93,14 +89,14 @@ static bool read_state(struct arena *arena, struct bytes bytes, struct store_job
 }
 
 bool record_read(struct arena *arena, struct bytes record, struct bytes state, struct store_job *job) {
-  if (record.length < HEAD_SIZE || record.data[0] != VERSION)
+  if (record.length < HEAD_SIZE || record.data[0] / FLAGS != VERSION)
     return false;
-  const uint8_t *at = record.data + 1, *end = record.data + record.length;
-  unsigned flags = (unsigned)unpack_number(&at, 1);
+  const uint8_t *at = record.data, *end = record.data + record.length;
+  unsigned flags = (unsigned)unpack_number(&at, 1) % FLAGS;
   job->priority = (int)unpack_number(&at, 1);
-  size_t tag = unpack_number(&at, 1), limits = flags & FLAG_LIMITS ? LIMITS_SIZE : 0,
-         not_before = flags & FLAG_NOT_BEFORE ? 6 : 0, group = flags & FLAG_OWN_URL ? 4 : 0;
-  if ((size_t)(end - at) < limits + not_before + group + tag)
+  size_t limits = flags & FLAG_LIMITS ? LIMITS_SIZE : 0, not_before = flags & FLAG_NOT_BEFORE ? 6 : 0,
+         group = flags & FLAG_OWN_URL ? 4 : 0;
+  if ((size_t)(end - at) < limits + not_before + group)
     return false;
   at += limits;
   job->due_ms = id_job_create_ms(&job->id);
@@ -109,7 +105,7 @@ bool record_read(struct arena *arena, struct bytes record, struct bytes state, s
     if (not_before_ms > job->due_ms)
       job->due_ms = not_before_ms;
   }
-  at += group + tag;
+  at += group;
   job->spec = (struct bytes){at, (size_t)(end - at)};
   job->worker = job->code = job->message = "";
   return !state.length || read_state(arena, state, job);

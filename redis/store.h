@@ -162,7 +162,6 @@ void store_delete_queue(struct store *store, const char *bucket, const char *que
 
 /* What the store itself must know of a new job, besides its packed JobSpec, which it keeps as it is. */
 struct store_new_job {
-  const char *tag;
   int priority;
   int64_t not_before_ms;  /* 0: now */
   int64_t expire_ms;      /* 0: never */
@@ -171,7 +170,7 @@ struct store_new_job {
   int max_attempts;       /* 0: the queue's */
   bool callback_none;
   const char *callback_url; /* NULL: the queue's rule */
-  struct bytes spec;        /* packed Ringback__V1__JobSpec */
+  struct bytes spec;        /* packed Ringback__V1__JobSpec: it begins with the tag, field 1 */
 };
 
 struct store_submit {

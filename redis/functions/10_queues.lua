@@ -4,13 +4,16 @@ local NO_QUEUE = {NOT_FOUND, 'there is no such queue'}
 
 do -- as in 30_jobs.lua
 
+local QUEUES_MAX = 10000        -- a bucket
+local LOG_KEPT_S = 86400        -- of a bucket without queues
+
 -- How long the longest-waiting job of the line has been leasable, in ms; -1 when none waits. With strict priority each level is a band of
 -- scores and its first member the oldest, so there are at most 256 look-ups; with head start the first 100 are compared by their submission.
 local function oldest_age(T, Q)
   local oldest
   if Q.boost ~= STRICT then
     for _, id in ipairs(call('ZRANGE', Q.ready, 0, 99)) do
-      local _, ms = id_parts(id)
+      local ms = created_ms(id)
       if not oldest or ms < oldest then oldest = ms end
     end
   else
@@ -113,9 +116,8 @@ register('queue_update', {'allow-oom'}, function(T, A, i, n)
   local s = {unpack_struct(SETTINGS, Q.settings)}
   for k = 4, n, 2 do s[tonumber(A[i + k])] = tonumber(A[i + k + 1]) end
   if s[7] < s[6] then return {INVALID, 'max_backoff is shorter than min_backoff'} end
-  Q.settings = pack(SETTINGS, unpack(s, 1, 10))
+  use_settings(Q, pack(SETTINGS, unpack(s, 1, 10)))
   Q.fields.c = Q.settings
-  Q.max_size, Q.max_concurrent, Q.keep_count = s[2], s[3], s[9]
   Q.room, Q.changed = 0, true
   touch(T, Q)
   mark(T, 'R' .. Q.number, T.ms)

@@ -58,28 +58,33 @@ local function add_delivery(T, Q, id, kind, endpoint, state)
 end
 
 -- The callback of an ended job, if it has one: to its own URL, or by the queue's rule; suppressed while that is off.
-local function add_callback(T, Q, id, J)
-  if has(J.fl, FLAG_NO_CALLBACK) then return end
-  if has(J.fl, FLAG_OWN_URL) then
-    return add_delivery(T, Q, delivery_id(id, J.run), TO_OWN, endpoint_of(read_job(T, id)), PENDING)
+local function add_callback(T, Q, id, flags, run)
+  if has(flags, FLAG_NO_CALLBACK) then return end
+  if has(flags, FLAG_OWN_URL) then
+    return add_delivery(T, Q, delivery_id(id, run), TO_OWN, endpoint_of(read_job(T, id)), PENDING)
   end
   local rule = rule_of(T, Q)
   if rule.url == '' then return end
   if rule.events ~= 0 and floor(rule.events / 2) % 2 == 0 then return end
-  add_delivery(T, Q, delivery_id(id, J.run), TO_RULE, 0, rule.on and PENDING or SUPPRESSED)
+  add_delivery(T, Q, delivery_id(id, run), TO_RULE, 0, rule.on and PENDING or SUPPRESSED)
 end
 
 local function count_ended(Q, state, by) Q[state], Q.changed = Q[state] + by, true end
 
--- A job has reached its last state; retention takes it later.
+-- A job's last state is written; retention takes it later.
+local function note_end(T, Q, id, state, flags, run, progress)
+  count_ended(Q, state, 1)
+  Q.ended_more = Q.ended_more + 1
+  if run == 0 then T.first_end = T.first_end or pack(ENDED, 0, T.ms) end -- the same for most
+  write(T, 'RPUSH', Q.ended, id .. (run == 0 and T.first_end or pack(ENDED, run, T.ms)))
+  if has(flags, FLAG_EXPIRES) then remove_from(T, T.timers, '.E' .. id) end
+  log_change(T, Q, id, state, progress)
+end
+
+-- A job that calls nobody has reached its last state.
 local function retire_job(T, Q, id, J)
   save(T, Q, id, J)
-  count_ended(Q, J.st, 1)
-  Q.ended_more = Q.ended_more + 1
-  if J.run == 0 then T.first_end = T.first_end or pack(ENDED, 0, T.ms) end -- the same for most
-  write(T, 'RPUSH', Q.ended, id .. (J.run == 0 and T.first_end or pack(ENDED, J.run, T.ms)))
-  if has(J.fl, FLAG_EXPIRES) then remove_from(T, T.timers, '.E' .. id) end
-  log_change(T, Q, id, J.st, J.progress)
+  note_end(T, Q, id, J.st, J.fl, J.run, J.progress)
 end
 
 -- Ends a job that has left its line, if it was in one.
@@ -91,7 +96,7 @@ local function end_job(T, Q, id, J, state, code, message, result)
   J.st, J.stop, J.lease, J.code, J.message, J.result = state, T.ms, 0, code, message, result or ''
   if state == SUCCESS then J.progress = 100 end
   retire_job(T, Q, id, J)
-  add_callback(T, Q, id, J)
+  add_callback(T, Q, id, J.fl, J.run)
 end
 
 -- Puts a running job whose attempt failed back, or fails it for good. `after` nil means the queue's backoff; false: never again.

@@ -23,6 +23,8 @@ end
 
 do -- what follows is used in this file only: the locals of the whole library, which is one chunk, may be 200 at most
 
+local CHANGED_MAX = 250         -- jobs that one cancel or retry call changes
+
 -- Remembers a request_id's outcome: two hashes, the older dropped whenever the window has passed, so an entry lives one to
 -- two windows. Returns the two, the one that is filled first.
 local function request_keys(T, Q)
@@ -72,7 +74,8 @@ register('submit', {}, function(T, A, i, n)
   local prefix = pack('>BI5I6', Q.feature * 64 + Q.partition, Q.number, ms)
   for k = 1, count do
     local rec = A[i + 5 + k]
-    local _, flags, priority = byte(rec, 1, 3)
+    local flags, priority = byte(rec, 1, 2)
+    flags = flags % FLAGS
     local id = prefix .. pack('>I4', seq + k - 1)
     write_pair(T, 'MSET', nil, T.job_key .. id, rec)
     local due = ms
@@ -276,7 +279,7 @@ register('priority', {'allow-oom'}, function(T, A, i)
   local state = view(Q, id, J)
   if state == RUNNING then return {PRECONDITION, 'the job is running'} end
   if state ~= SUBMITTED and state ~= PAUSE then return {PRECONDITION, 'the job has ended'} end
-  J.rec = sub(J.rec, 1, 2) .. char(priority) .. sub(J.rec, 4)
+  J.rec = sub(J.rec, 1, 1) .. char(priority) .. sub(J.rec, 3)
   write_pair(T, 'MSET', nil, T.job_key .. id, J.rec)
   call('ZADD', Q.ready, 'XX', num(score(Q, due_of(id, J), priority)), id)
   local reply = {0, 1, {}, {}}
@@ -342,7 +345,7 @@ register('watch', {'allow-oom'}, function(T, A, i)
     reply[4][#reply[4] + 1] = tonumber((entry[1]:match('^%d+')))
     reply[4][#reply[4] + 1] = changes
     for at = 1, #changes, 18 do
-      local number = id_parts(changes:sub(at, at + 15))
+      local number = number_of(changes:sub(at, at + 15))
       if not known[number] then
         known[number] = true
         local Q = queue(T, number)

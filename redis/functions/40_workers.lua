@@ -57,7 +57,7 @@ register('lease', {'allow-oom'}, function(T, A, i, n)
         if bytes >= ANSWER_BYTES_MAX then break end
         taken = k
         local id, rec, raw = ids[k], records[k], nil
-        local fl = rec and byte(rec, 2)
+        local fl = rec and flags_of(rec)
         local token = max(T.us, Q.token + 1)
         if rec and not states[k] and not has(fl, FLAG_LIMITS) then
           local parts = first[fl]
@@ -99,9 +99,9 @@ end)
 
 -- The queue and the job, if the worker's lease is the current one; else the queue, nil, a code, a reason and why it must stop.
 local function held(T, bucket, id, token)
-  local Q = queue(T, (id_parts(id)))
+  local Q = queue(T, number_of(id))
   if not Q or Q.bucket ~= bucket then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
-  local J = T.jobs[id] or read_job(T, id)
+  local J = job_read(T, id) or read_job(T, id)
   if not J then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
   if J.st == RUNNING then
     if J.token == token then return Q, J end
@@ -141,7 +141,50 @@ register('renew', {'allow-oom'}, function(T, A, i, n)
     end
   end
   return reply
-end, 2, 1, true)
+end, 2, 1, fetch_states)
+
+-- The end of most: a job that is running under this token, and whose state is all that was read of it, succeeds. False, and nothing is done:
+-- it is not that. What end_job() would write, without taking the state apart.
+local function succeed_at_once(T, bucket, id, token, message, result)
+  local raw, Q = T.states[id], queue(T, number_of(id))
+  if not raw or T.jobs[id] or not Q or Q.bucket ~= bucket then return false end
+  local state, flags, run, _, _, held = unpack_struct('>BBHHBI7', raw)
+  if state ~= RUNNING or held ~= token then return false end
+  local worker_size = byte(raw, 50)
+  T.end_time = T.end_time or pack('>I6', T.ms)
+  raw = char(SUCCESS) .. sub(raw, 2, 6) .. char(100) .. sub(raw, TOKEN_AT, 27) .. T.end_time .. sub(raw, 34, 45) ..
+    pack('>I4BBH', 0, worker_size, 7, #message) .. sub(raw, 54, 53 + worker_size) .. 'Success' .. message .. result
+  T.states[id] = raw
+  write_pair(T, 'HSET', Q.states, id, raw)
+  end_lease(T, Q, id)
+  offer(Q)
+  note_end(T, Q, id, SUCCESS, flags, run, 100)
+  add_callback(T, Q, id, flags, run)
+  return SUCCESS
+end
+
+-- Ends an attempt. Answers with the job's state afterwards, or code, reason and state (0: none).
+local function finish(T, bucket, id, token, outcome, after, code, message, result)
+  local Q, J, refusal, reason = held(T, bucket, id, token)
+  if J and outcome == 's' then
+    end_job(T, Q, id, J, SUCCESS, code, message, result)
+    return SUCCESS
+  elseif J then
+    local wait = nil
+    if outcome == 'n' then wait = false elseif outcome == 'a' then wait = after end
+    local state = end_attempt(T, Q, id, J, code, message, result, wait)
+    return state == SUBMITTED and Q.paused and PAUSE or state
+  elseif not Q then
+    return {refusal, reason, 0}
+  end
+  J = T.jobs[id]
+  -- The same again: it ended the job with this code, or its failure put the job back.
+  local repeated
+  if has_ended(J) then repeated = J.st ~= CANCEL and J.token == token and J.code == code
+  else repeated = J.last == token and outcome ~= 's' end
+  if repeated and token > 0 then return view(Q, id, J) end
+  return {refusal, reason, view(Q, id, J)}
+end
 
 -- bucket, then id, token, outcome (s success, without a code; d failure with the queue's backoff, n never again, a after), after_ms, code, message and
 -- result of each, packed -> for each its state afterwards, or code, reason and state (0: none).
@@ -156,36 +199,14 @@ register('finish', {'allow-oom'}, function(T, A, i, n)
     local code = code_size > 0 and sub(packed, RESULT_SIZE + 1, message_at - 1) or ''
     local message = message_size > 0 and sub(packed, message_at, result_at - 1) or ''
     local result = result_at <= #packed and sub(packed, result_at) or ''
-    outcome = char(outcome)
-    if outcome == 's' then code = 'Success' end
-    local Q, J, refusal, reason = held(T, A[i + 1], id, token)
-    if J then
-      if outcome == 's' then
-        end_job(T, Q, id, J, SUCCESS, 'Success', message, result)
-        reply[k + 2] = SUCCESS
-      else
-        local wait = nil
-        if outcome == 'n' then wait = false elseif outcome == 'a' then wait = after end
-        local state = end_attempt(T, Q, id, J, code, message, result, wait)
-        reply[k + 2] = state == SUBMITTED and Q.paused and PAUSE or state
-      end
-    elseif not Q then
-      reply[k + 2] = {refusal, reason, 0}
+    if outcome == 115 then
+      reply[k + 2] = succeed_at_once(T, A[i + 1], id, token, message, result) or finish(T, A[i + 1], id, token, 's', 0, 'Success', message, result)
     else
-      J = T.jobs[id]
-      -- The same again: it ended the job with this code, or its failure put the job back.
-      local repeated
-      if has_ended(J) then repeated = J.st ~= CANCEL and J.token == token and J.code == code
-      else repeated = J.last == token and outcome ~= 's' end
-      if repeated and token > 0 then
-        reply[k + 2] = view(Q, id, J)
-      else
-        reply[k + 2] = {refusal, reason, view(Q, id, J)}
-      end
+      reply[k + 2] = finish(T, A[i + 1], id, token, char(outcome), after, code, message, result)
     end
   end
   return reply
-end, 2, 1, true)
+end, 2, 1, fetch_states)
 
 -- bucket, then id and token of each, packed -> for each 0, or code, reason and 0. The attempt does not count; the job is back in its place.
 register('release', {'allow-oom'}, function(T, A, i, n)
@@ -208,6 +229,6 @@ register('release', {'allow-oom'}, function(T, A, i, n)
     end
   end
   return reply
-end, 2, 1, true)
+end, 2, 1, fetch_states)
 
 end

@@ -70,7 +70,7 @@ do -- claim
       bodies[bodies[k]] = got[k]
       if not got[k] and #bodies[k] == DELIVERY_ID_SIZE then jobs[#jobs + 1] = sub(bodies[k], 1, 16) end
     end
-    if #jobs > 0 then fetch(T, (id_parts(jobs[1])), jobs) end -- of one queue, as the group is
+    if #jobs > 0 then fetch(T, number_of(jobs[1]), jobs) end -- of one queue, as the group is
     return bodies
   end
 
@@ -269,7 +269,7 @@ do -- freeze and settle
   -- The shortest way, where nothing has failed lately. False, and nothing is done: it is not that.
   local function settle_at_once(T, id, token, entry)
     if #id ~= DELIVERY_ID_SIZE then return false end
-    local Q = queue(T, (id_parts(id)))
+    local Q = queue(T, number_of(id))
     local rule = Q and rule_of(T, Q)
     if not rule or rule.failures > 0 or not rule.on then return false end
     local group = num(Q.number)

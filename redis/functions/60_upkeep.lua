@@ -3,9 +3,12 @@
 
 do -- as in 30_jobs.lua
 
+local TRASH_SLICE = 40          -- of trash that one sweep takes: each is a record that is written
+local ABANDONED_MAX = 5         -- claims in a row that ran out under one delivery
+
 -- A job's lease has run out.
 local function on_lease(T, id)
-  local Q = queue(T, (id_parts(id)))
+  local Q = queue(T, number_of(id))
   local J = Q and read_job(T, id)
   if not J or J.st ~= RUNNING then return remove_from(T, T.timers, id) end
   -- A late finish under this token is refused, not taken for a repeated one.
@@ -20,7 +23,7 @@ end
 -- A job's expire_time has come.
 local function on_expiry(T, id)
   remove_from(T, T.timers, '.E' .. id)
-  local Q = queue(T, (id_parts(id)))
+  local Q = queue(T, number_of(id))
   local J = Q and read_job(T, id)
   if not J then return end
   local state = view(Q, id, J)
@@ -46,7 +49,7 @@ local function on_delayed(T, number, most)
   local heads = call('ZRANGEBYSCORE', Q.delayed, '-inf', num(T.ms), 'WITHSCORES', 'LIMIT', 0, most)
   for k = 1, #heads, 2 do
     local id = heads[k]
-    local priority = call('GETRANGE', T.job_key .. id, 2, 2)
+    local priority = call('GETRANGE', T.job_key .. id, 1, 1)
     local J = T.jobs[id]
     if priority ~= '' and not (J and has_ended(J)) then add_to(T, Q.ready, score(Q, tonumber(heads[k + 1]), byte(priority)), id) end
     remove_from(T, Q.delayed, id)
@@ -69,8 +72,8 @@ local function unlist(T, number, ids)
     local from = k
     repeat
       k = k + 1
-      local _, ms, seq
-      if ids[k] then _, ms, seq = id_parts(ids[k]) end
+      local ms, seq
+      if ids[k] then ms, seq = place_of(ids[k]) end
     until ms ~= first_ms or seq >= first + count
     local taken = k - from
     if taken == count then
@@ -256,26 +259,21 @@ end
 
 local TRASH = {J = trash_jobs, O = trash_outbox, Q = trash_queue}
 
--- Reads the jobs that are due, all of a queue at once.
-local function fetch_due(T, due)
-  local by_queue = {}
-  for _, member in ipairs(due) do
-    local id = sub(member, 1, 2) == '.E' and sub(member, 3) or sub(member, 1, 1) ~= '.' and member
-    if id then
-      local number = id_parts(id)
-      local list = by_queue[number]
-      if not list then list = {} by_queue[number] = list end
-      list[#list + 1] = id
-    end
+-- The jobs among the members of timers.
+local function ids_due(due)
+  local ids = {}
+  for k = 1, #due do
+    if byte(due[k]) ~= 46 then ids[#ids + 1] = due[k]
+    elseif byte(due[k], 2) == 69 then ids[#ids + 1] = sub(due[k], 3) end -- .E
   end
-  for number, ids in pairs(by_queue) do fetch(T, number, ids) end
+  return ids
 end
 
 -- No arguments -> how much was done (0: nothing is due), the earliest timer (0: none).
 register('sweep', {'allow-oom'}, function(T)
   local due = call('ZRANGEBYSCORE', T.timers, '-inf', num(T.ms), 'LIMIT', 0, SLICE)
   local changed, heavy = 0, 0
-  fetch_due(T, due)
+  by_queue(T, ids_due(due), fetch)
   for _, member in ipairs(due) do
     local done
     if sub(member, 1, 1) == '.' then done = ON_TIMER[sub(member, 2, 2)](T, sub(member, 3), SLICE - heavy) else on_lease(T, member) end

@@ -121,7 +121,6 @@ void spec_read(struct check *check, const struct field *field, const Ringback__V
   if (spec->operation)
     kept.operation = read_operation(check, FIELD(field, "operation"), spec->operation, config->payload_bytes_max);
   check_ascii(check, FIELD(field, "user_data"), spec->user_data, USER_DATA_CHARACTERS_MAX);
-  job->tag = spec->tag;
   job->priority = (int)check_range(check, FIELD(field, "priority"), spec->priority, 0, 255);
   read_times(check, field, spec, now_ms, job);
   job->lease_ms = check_duration(check, FIELD(field, "lease"), spec->lease, SECOND_MS, 12 * HOUR_MS, 0);

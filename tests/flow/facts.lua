@@ -70,8 +70,8 @@
   end
 
   local function facts_of_job(T, id)
-    local Q, J = queue(T, (id_parts(id))), read_job(T, id)
-    return {queue = (id_parts(id)), state = J.st, purged = Q and J.st == SUBMITTED and view(Q, id, J) == CANCEL, expires = has(J.fl, FLAG_EXPIRES)}
+    local Q, J = queue(T, number_of(id)), read_job(T, id)
+    return {queue = number_of(id), state = J.st, purged = Q and J.st == SUBMITTED and view(Q, id, J) == CANCEL, expires = has(J.fl, FLAG_EXPIRES)}
   end
 
   local function facts_of_delivery(T, id)

@@ -9,7 +9,7 @@ OK, NOT_FOUND, ALREADY_EXISTS, FULL, TOO_MANY, CONFLICT, PRECONDITION, INTERNAL 
 STRICT = 2 ** 44
 SETTINGS = ["head_start", "max_size", "max_concurrent", "lease", "max_attempts", "min_backoff", "max_backoff", "keep_ms",
             "keep_count", "idempotency"]
-HEAD, STATE = 4, 53
+HEAD, STATE = 2, 53
 NO_CALLBACK, LIMITS, NOT_BEFORE, EXPIRES = 1, 4, 8, 16
 
 def number(data, at, size):
@@ -20,29 +20,33 @@ def pack_settings(settings):
     return struct.pack(">10d", *(settings[name] for name in SETTINGS))
 
 
+def pack_spec(job):
+    """As a JobSpec begins: its first field is the tag."""
+    return (b"\x0a" + bytes([len(job["tag"])]) + job["tag"] if job["tag"] else b"") + job["spec"]
+
+
 def pack_record(job):
     """A job's record as redis/record.c makes it, but for its own endpoint."""
     limits = job["max_attempts"] or job["expire"] or job["lease"] or job["run_timeout"]
     flags = (NO_CALLBACK * bool(job.get("no_callback")) | LIMITS * bool(limits) | NOT_BEFORE * bool(job["not_before"]) |
              EXPIRES * bool(job["expire"]))
-    record = bytes([2, flags, job["priority"], len(job["tag"])])
+    record = bytes([3 << 5 | flags, job["priority"]])
     if limits:
         record += struct.pack(">H", job["max_attempts"]) + job["expire"].to_bytes(6, "big") + struct.pack(">II", job["lease"], job["run_timeout"])
     if job["not_before"]:
         record += job["not_before"].to_bytes(6, "big")
-    return record + job["tag"] + job["spec"]
+    return record + pack_spec(job)
 
 
 def read_record(id_, record, state):
     """What a reader sees of a record and a state."""
-    flags, at, due = record[1], HEAD, number(id_, 6, 6)
+    flags, at, due = record[0] & 31, HEAD, number(id_, 6, 6)
     if flags & LIMITS:
         at += 16
     if flags & NOT_BEFORE:
         due = max(due, number(record, at, 6))
         at += 6
-    tag = record[at:at + record[3]]
-    seen = {"priority": record[2], "due": due, "tag": tag, "spec": record[at + len(tag):], "run": 0, "attempts": 0, "progress": 0, "token": 0,
+    seen = {"priority": record[1], "due": due, "spec": record[at:], "run": 0, "attempts": 0, "progress": 0, "token": 0,
             "last": 0, "start": 0, "stop": 0, "worker": b"", "code": b"", "message": b"", "result": b""}
     if state:
         assert state[1] == flags

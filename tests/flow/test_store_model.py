@@ -5,10 +5,11 @@ import random
 import struct
 
 import pytest
+from redis import ResponseError
 
 import harness
 from store_model import (ALREADY_EXISTS, CANCEL, FAILED, FULL, NOT_FOUND, OK, PAUSE, RUNNING, SUBMITTED, SUCCESS, Library, Model, Queue,
-                         number, pack_lease, pack_record, pack_renewal, pack_result, pack_settings, read_record)
+                         number, pack_lease, pack_record, pack_renewal, pack_result, pack_settings, pack_spec, read_record)
 
 PARTITION = "{p00}"
 LUA_MS_MAX = 250 * harness.SLOW  # of one command by the wall clock, on a machine with other things to do
@@ -32,7 +33,7 @@ def some_job(pick, now):
     return {"priority": pick.choice([0, 1, 5, 127, 254, 255]), "max_attempts": pick.choice([0, 0, 1, 4]),
             "not_before": pick.choice([0, 0, 0, now + pick.randrange(400)]), "expire": pick.choice([0, 0, 0, now + pick.randrange(900)]),
             "lease": pick.choice([0, 0, 150]), "run_timeout": pick.choice([0, 0, 300]), "tag": pick.choice([b"", b"Transcode", b"Ocr"]),
-            "spec": pick.randbytes(pick.choice([0, 1, 300])), "no_callback": True}
+            "spec": pick.choice([b"", b"\x12\x00", b"\x12" + pick.randbytes(300)]), "no_callback": True}
 
 
 class Pair:
@@ -258,7 +259,7 @@ class Pair:
         seen = read_record(id_, record, stored)
         assert id_ == job.id and name == job.queue.name.encode()
         assert state == self.model.view(job), (state, vars(job))
-        assert seen["tag"] == job.new["tag"] and seen["spec"] == job.new["spec"]
+        assert seen["spec"] == pack_spec(job.new)
         wanted = {"priority": job.priority, "run": job.run}
         if job.lease:
             wanted |= {name: job.lease[name] for name in ("token", "start", "progress", "worker")}
@@ -388,3 +389,44 @@ def test_a_large_purge_and_deletion_go_in_short_slices(library, record_property)
     slowest, command = slowest_ms(library.redis)
     record_property("slowest_function_ms", slowest)
     assert slowest < LUA_MS_MAX, command
+
+
+def test_what_a_call_keeps_for_the_next_is_never_in_its_way(library):
+    """A partition's unit of work and its queues' settings outlive a call: not what a failed call had begun, nor what has changed since."""
+    settings = some_settings(random.Random(1)) | {"max_size": 100, "max_concurrent": 1000, "lease": 2000}
+    record = pack_record(some_job(random.Random(1), library.now) | {"not_before": 0, "expire": 0, "lease": 0, "run_timeout": 0})
+
+    def submit(*records):
+        return library.call("submit", "a", "q", 1, "", b"00000000", *records)
+
+    def leased():
+        jobs = library.call("lease", "a", 10, "w", 0, "q")[2]
+        states = [jobs[k + 2] for k in range(0, len(jobs), 3)]
+        return [number(state, 45, 4) for state in states]
+
+    def create(name):
+        assert library.call("queue_create", "a", name, 1, pack_settings(settings))[0] == OK
+
+    create("q")
+    with pytest.raises(ResponseError):
+        submit(record, record, b"")  # not a record: the function ends amid its work
+    assert submit(record)[0] == OK
+    assert leased() == [2000]
+
+    key = "{p00}q:%d" % library.call("queue_get", "a", "q")[1][1]
+    library.redis.hset(key, "c", pack_settings(settings | {"lease": 700}))  # as a server with another version of the library would
+    assert submit(record)[0] == OK and leased() == [700]
+    assert library.call("queue_update", "a", "q", "", 4, 900)[0] == OK
+    assert submit(record)[0] == OK and leased() == [900]
+
+    library.redis.flushall()
+    library.advance(1)
+    create("other")  # under the number that the first one had
+    assert submit(record)[0] == NOT_FOUND
+    assert library.call("lease", "a", 10, "w", 0, "other") == [OK, [1, b"other", library.call("queue_get", "a", "other")[1][2]], []]
+
+    many = 1100  # more than are known at a time
+    for n in range(many):
+        create("q%d" % n)
+    for n in (0, 5, many - 1, 0):
+        assert library.call("queue_get", "a", "q%d" % n)[1][0] == b"q%d" % n

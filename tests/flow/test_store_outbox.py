@@ -16,7 +16,7 @@ KEEP_MS, KEEP_MS_DELIVERIES = 1500, 3 * 86400 * 1000
 
 
 def pack_job(flags, endpoint, spec=b"spec"):
-    return bytes([2, flags, 0, 1]) + (endpoint.to_bytes(4, "big") if flags & OWN_URL else b"") + b"T" + spec
+    return bytes([3 << 5 | flags, 0]) + (endpoint.to_bytes(4, "big") if flags & OWN_URL else b"") + b"\x0a\x01T" + spec
 
 
 def results_of(jobs):

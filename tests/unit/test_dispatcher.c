@@ -137,7 +137,7 @@ static void submit(size_t count, const char *own_url, const char *traceparent) {
   size_t size = ringback__v1__job_spec__pack(&spec, packed);
   struct store_new_job jobs[250];
   for (size_t i = 0; i < count; i++)
-    jobs[i] = (struct store_new_job){.tag = "Transcode", .callback_url = own_url, .spec = {packed, size}};
+    jobs[i] = (struct store_new_job){.callback_url = own_url, .spec = {packed, size}};
   struct store_submit request = {
       .bucket = BUCKET, .queue = fixture.queue, .request_id = "", .jobs = jobs, .count = count};
   struct answer answer = {0};
