@@ -89,9 +89,15 @@ do -- the locals of the whole library, which is one chunk, may be 200 at most
     if after.on ~= num(now[2]) or (now[9] ~= '' and changes_state(A, i, n)) then after['or'], after.fc, after.fs = '', '0', '0' end
     if after.on == '1' and after.url == '' then return {PRECONDITION, 'a rule without an URL cannot be switched on'} end
     if next(trust) then after.ti = change_trust(T, Q, trust) end
-    for field, value in pairs(after) do call('HSET', key, field, value) end
+    local changed = false
+    for field, value in pairs(after) do
+      if (call('HGET', key, field) or RULE_DEFAULTS[field]) ~= value then
+        call('HSET', key, field, value)
+        changed = true
+      end
+    end
     if after.on ~= num(now[2]) or after.url ~= now[3] then raise_epoch(T, Q) end
-    rule_changed(T, Q)
+    if changed then rule_changed(T, Q) end
     if after.on == '1' and call('EXISTS', T.p .. 'outbox:' .. Q.number) == 1 then make_due(T, num(Q.number), T.ms) end
     return rule_values(T, Q)
   end)

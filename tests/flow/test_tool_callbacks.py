@@ -40,6 +40,18 @@ def test_what_holds_a_delivery_is_shown_instead_of_a_time_that_means_nothing(too
     eventually(lambda: next(d for d in deliveries(tool, q) if d["id"] == id)["state"] == "DELIVERY_STATE_DELIVERED")
 
 
+def test_what_changes_nothing_leaves_the_etag(tool, q):
+    def rule(*words):
+        return tool("callback", *words, "--json").json["rule"]
+
+    set_rule = rule("set", q, "--url", "http://127.0.0.1:9/", "--schedule", "1s,1m", "--header", "X-A: b", "--secret", "whsec_" + "A" * 32)
+    assert rule("set", q, "--url", "http://127.0.0.1:9/", "--schedule", "1s,1m", "--header", "X-A: b") == set_rule
+    off = rule("off", q)
+    assert off["etag"] != set_rule["etag"]
+    assert rule("off", q) == off and rule("set", q, "--off", "--callback-timeout", "15s") == off
+    assert rule("set", q, "--off", "--header", "X-A: c")["etag"] != off["etag"]
+
+
 def test_what_ends_while_the_rule_is_off_is_never_sent_and_the_help_says_so(tool, receiver, q):
     tool("callback", "set", q, "--url", receiver.url())
     tool("callback", "set", q, "--off")
