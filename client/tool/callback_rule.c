@@ -219,13 +219,20 @@ static bool read_schedule(struct tool *tool, Ringback__V1__CallbackRule *rule, s
   rule->schedule = storage->wait_list;
   if (strcmp(text, "default") == 0)
     return true;
-  for (size_t length; *text != '\0'; text += length + (text[length] == ',')) {
+  for (const char *rest = text; rest != NULL;) {
     char part[32];
     int64_t ms;
-    length = strcspn(text, ",");
-    snprintf(part, sizeof part, "%.*s", (int)(length < sizeof part ? length : sizeof part - 1), text);
-    if (rule->n_schedule == WAITS_MAX || !value_parse_duration(part, &ms)) {
-      tool_error("--schedule: \"%s\" is no duration, or there are more than %d", part, WAITS_MAX);
+    size_t length = strcspn(rest, ",");
+    snprintf(part, sizeof part, "%.*s", (int)(length < sizeof part ? length : sizeof part - 1), rest);
+    rest = rest[length] == ',' ? rest + length + 1 : NULL;
+    if (!value_parse_duration(part, &ms)) {
+      tool_error("--schedule: \"%s\" has \"%s\" where a duration must be; give waits of 1s to 24h with commas "
+                 "between them, such as 5s,30s,2m, or `default`",
+                 text, part);
+      return false;
+    }
+    if (rule->n_schedule == WAITS_MAX) {
+      tool_error("--schedule: \"%s\" has more than %d waits", text, WAITS_MAX);
       return false;
     }
     Google__Protobuf__Duration *wait = &storage->waits[rule->n_schedule];

@@ -40,6 +40,18 @@ def test_what_holds_a_delivery_is_shown_instead_of_a_time_that_means_nothing(too
     eventually(lambda: next(d for d in deliveries(tool, q) if d["id"] == id)["state"] == "DELIVERY_STATE_DELIVERED")
 
 
+@pytest.mark.parametrize("schedule, part", [("", ""), ("5s,", ""), (",5s", ""), ("5s,,30s", ""), ("5s,soon", "soon")])
+def test_a_schedule_with_a_gap_is_refused_with_its_value(tool, q, schedule, part):
+    done = tool("callback", "set", q, "--url", "http://127.0.0.1:9/", "--schedule", schedule, expect=USAGE)
+    assert done.err.startswith(f'ringback: --schedule: "{schedule}" has "{part}" where a duration must be') and "5s,30s,2m" in done.err
+    assert re.search(r"^URL +-$", tool("callback", "show", q).out, re.M), "nothing was changed"
+
+
+def test_a_wait_out_of_range_and_too_many_are_told(tool, q):
+    assert "schedule[1]" in tool("callback", "set", q, "--schedule", "1s,0s", expect=USAGE).err
+    assert "more than 20" in tool("callback", "set", q, "--schedule", ",".join(["1s"] * 21), expect=USAGE).err
+
+
 def test_what_changes_nothing_leaves_the_etag(tool, q):
     def rule(*words):
         return tool("callback", *words, "--json").json["rule"]
