@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "server/base/clock.h"
 #include "server/callback/sender_loop.h"
 
 #define HEADER_LINE_MAX 2047
@@ -93,13 +94,17 @@ void transfer_stop(struct transfer *transfer, enum callback_error error, const c
 }
 
 static bool vet_one(struct transfer *transfer, const struct sockaddr *address) {
-  const char *why;
-  if (address_is_allowed(transfer->allowed, address, &why) &&
-      (!transfer->narrowed || address_is_allowed(transfer->narrowed, address, &why)))
+  const char *why, *whose = "by the operator";
+  bool allowed = address_is_allowed(transfer->allowed, address, &why);
+  if (allowed && transfer->narrowed) {
+    allowed = address_is_allowed(transfer->narrowed, address, &why);
+    whose = "by the rule's own ranges";
+  }
+  if (allowed)
     return true;
   char text[ADDRESS_TEXT_SIZE];
   address_print(address, text);
-  transfer_stop(transfer, CALLBACK_ERROR_BLOCKED_ADDRESS, "%s is not allowed: %s", text, why);
+  transfer_stop(transfer, CALLBACK_ERROR_BLOCKED_ADDRESS, "%s is not allowed %s: %s", text, whose, why);
   return false;
 }
 
@@ -121,6 +126,16 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose, struct cur
   if (fd >= 0)
     sender_loop_opened(transfer->loop, fd);
   return fd;
+}
+
+/* Runs on new connections, when they are there and before the handshake: curl tells how long connecting took only
+ * where the handshake succeeds. */
+static CURLcode before_handshake(CURL *easy, void *ssl_context, void *context) {
+  (void)easy;
+  (void)ssl_context;
+  struct transfer *transfer = context;
+  transfer->dialled_us = clock_monotonic_us() - transfer->begin_us;
+  return CURLE_OK;
 }
 
 /* Runs on new and on reused connections, after TLS and before any byte of the request. */
@@ -240,6 +255,7 @@ bool transfer_prepare(CURL *easy, const char *ca_file) {
   return !curl_easy_setopt(easy, CURLOPT_CAPATH, (char *)0) && !curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) &&
          !curl_easy_setopt(easy, CURLOPT_PROXY, "") && !curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") &&
          !curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket) &&
+         !curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, before_handshake) &&
          !curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_first_byte) &&
          !curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header) &&
          !curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
@@ -248,6 +264,7 @@ bool transfer_prepare(CURL *easy, const char *ca_file) {
 static bool set_hooks(struct transfer *transfer) {
   CURL *easy = transfer->easy;
   return !curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer) &&
+         !curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer) &&
          !curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) && !curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer) &&
@@ -286,6 +303,7 @@ static bool set_request(struct transfer *transfer, long left_ms) {
 bool transfer_begin(struct transfer *transfer, CURL *easy, const struct sockaddr_storage *addresses, size_t count,
                     int64_t now_us) {
   transfer->easy = easy;
+  transfer->begin_us = now_us;
   if (!transfer->url->url.is_address)
     transfer->result.dns_us = now_us - transfer->start_us;
   int64_t left_ms = (transfer->timeout_us - transfer->result.dns_us) / 1000;
@@ -355,7 +373,7 @@ static void take_durations(struct transfer *transfer) {
   int64_t secured = info_us(transfer->easy, CURLINFO_APPCONNECT_TIME_T);
   int64_t first = info_us(transfer->easy, CURLINFO_STARTTRANSFER_TIME_T);
   int64_t ready = secured > connected ? secured : connected;
-  result->connect_us = connected;
+  result->connect_us = connected ? connected : transfer->dialled_us;
   result->tls_us = secured > connected ? secured - connected : 0;
   result->first_byte_us = first > ready ? first - ready : 0;
 }

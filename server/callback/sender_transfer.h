@@ -24,6 +24,9 @@ struct transfer {
   const void *body;
   size_t body_bytes;
   int64_t timeout_us, start_us;
+  int64_t begin_us; /* when curl was given it */
+  int64_t
+      dialled_us; /* from then until a new connection was there and its handshake began; 0: it did not come to that */
   struct sender_url *url;
 
   enum callback_error stopped; /* by a hook, or before dialling; message says why */

@@ -219,8 +219,8 @@ static void read_rule(struct check *check, const struct field *field, const Ring
     read_allowed(check, FIELD(field, "allowed_cidrs"), rule, allow, &narrowed, read);
   read->store_response = rule->store_response;
   if (mask & RULE_URL)
-    check_callback_url(check, FIELD(field, "url"), rule->url,
-                       mask & RULE_ALLOWED && narrowed.count ? &narrowed : allow);
+    check_callback_url(check, FIELD(field, "url"), rule->url, allow,
+                       mask & RULE_ALLOWED && narrowed.count ? &narrowed : NULL);
   for (size_t i = 0; mask & RULE_EVENTS && i < rule->n_events; i++) {
     if (rule->events[i] == RINGBACK__V1__CALLBACK_EVENT__CALLBACK_EVENT_TASK_FINISH)
       read->events |= 1u << rule->events[i];

@@ -88,7 +88,7 @@ static void read_callback(struct check *check, const struct field *field,
   switch (callback->target_case) {
   case RINGBACK__V1__CALLBACK_OVERRIDE__TARGET_URL:
     if (*callback->url)
-      check_callback_url(check, FIELD(field, "url"), callback->url, allow);
+      check_callback_url(check, FIELD(field, "url"), callback->url, allow, NULL);
     else
       check_url(check, FIELD(field, "url"), callback->url);
     check_callback_format(check, FIELD(field, "format"), callback->format);

@@ -170,7 +170,7 @@ void check_url(struct check *check, const struct field *field, const char *text)
 }
 
 void check_callback_url(struct check *check, const struct field *field, const char *text,
-                        const struct address_set *allow) {
+                        const struct address_set *allow, const struct address_set *narrowed) {
   struct callback_url url;
   size_t findings = check->count;
   if (*text == 0)
@@ -178,12 +178,14 @@ void check_callback_url(struct check *check, const struct field *field, const ch
   check_url(check, field, text);
   if (check->count > findings || url_parse(text, strlen(text), &url) || !url.is_address)
     return;
+  const struct sockaddr *to = (const struct sockaddr *)&url.address;
   const char *why = "";
-  if (!address_is_allowed(allow, (const struct sockaddr *)&url.address, &why)) {
-    char address[ADDRESS_TEXT_SIZE];
-    address_print((const struct sockaddr *)&url.address, address);
+  char address[ADDRESS_TEXT_SIZE];
+  address_print(to, address);
+  if (!address_is_allowed(allow, to, &why))
     check_fail(check, field, "leads to the address %s, which the operator does not allow (%s)", address, why);
-  }
+  else if (narrowed && !address_is_allowed(narrowed, to, &why))
+    check_fail(check, field, "leads to the address %s, which the rule's allowed_cidrs do not allow (%s)", address, why);
 }
 
 /* https://www.w3.org/TR/trace-context/#traceparent-header: version 00, which has 55 characters. */

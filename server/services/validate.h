@@ -77,9 +77,9 @@ void check_text(struct check *check, const struct field *field, const char *text
 /* An absolute http or https URL without user information. */
 void check_url(struct check *check, const struct field *field, const char *text);
 /* The same of an URL that is to be called back; "" passes. A name is looked up when it is dialled; an address that the
- * operator does not allow is refused now. */
+ * operator does not allow, or the rule's own ranges (NULL: it has none) do not, is refused now. */
 void check_callback_url(struct check *check, const struct field *field, const char *text,
-                        const struct address_set *allow);
+                        const struct address_set *allow, const struct address_set *narrowed);
 /* A CallbackFormat; unspecified becomes XML_SEED. */
 int check_callback_format(struct check *check, const struct field *field, int value);
 /* A header of a callback rule. */

@@ -27,6 +27,7 @@ def test_a_rule_s_own_ranges_narrow_what_the_operator_allows(api_to_localhost, b
     job = run(api, queue)
     dead, = eventually(lambda: deliveries(api, queue, job_id=job, states=["DELIVERY_STATE_DEAD"]))
     assert dead.error_class == "blocked_address" and dead.error_message.startswith(("127.0.0.1 ", "::1 "))
+    assert "not allowed by the rule's own ranges" in dead.error_message
     assert api.callback.SendTestCallback(queue=queue).delivery.error_class == "blocked_address"
     # A job's own URL inherits nothing; without ranges of its own the rule has the operator's.
     run(api, queue, callback=dict(url=receiver.url("/own")))
@@ -59,8 +60,16 @@ def test_a_range_outside_the_operator_s_is_refused_with_its_value(api, queue, ba
     assert f'"{bad}"' in seen.message
     with rejects("INVALID_ARGUMENT", "rule.allowed_cidrs"):
         update_rule(api, queue, allowed_cidrs=["127.0.0.1"] * 17)
-    with rejects("INVALID_ARGUMENT", "rule.url"):
+
+
+def test_an_address_that_may_not_be_called_is_refused_by_the_name_of_who_forbids_it(api, queue):
+    with rejects("INVALID_ARGUMENT", "rule.url") as seen:
         update_rule(api, queue, allowed_cidrs=["127.1.0.0/16"], url="http://127.0.0.1:9/")
+    assert "127.0.0.1, which the rule's allowed_cidrs do not allow" in seen.message
+    for ranges in ([], ["127.1.0.0/16"]):
+        with rejects("INVALID_ARGUMENT", "rule.url") as seen:
+            update_rule(api, queue, allowed_cidrs=ranges, url="http://10.0.0.1:9/")
+        assert "10.0.0.1, which the operator does not allow" in seen.message
 
 
 def test_answers_are_kept_where_the_rule_wants_it_and_shown_with_the_delivery_alone(api, queue, receiver, tool):  # noqa: F811

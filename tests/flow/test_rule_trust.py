@@ -6,7 +6,7 @@ import pytest
 
 from harness import Receiver, eventually, rejects
 from test_callbacks import deliveries, run
-from test_deliveries import update_rule
+from test_deliveries import microseconds, update_rule
 from test_tool import tool  # noqa: F401  (a fixture)
 
 # In TLS 1.3 the handshake is over when a receiver breaks off for want of a certificate, so its alert may be lost with the connection.
@@ -82,6 +82,17 @@ def test_a_rule_s_own_authority_is_trusted_instead_of_the_system_s(api, queue, p
     # The connection is kept, but not for a rule that trusts the system's authorities.
     assert update_rule(api, queue, ca_certificates="").ca_certificate_count == 0
     assert last_error(api, queue) == "tls"
+
+
+def test_an_attempt_that_ends_in_the_handshake_tells_how_long_it_took_until_then(start_server, bucket, secure):
+    api = start_server("--callback-allow", "127.0.0.0/8,::1").api
+    queue, receiver = api.make_queue(bucket), secure(asks=False)
+    api.set_callback(queue, f"https://localhost:{receiver.server.server_port}/")
+    attempt, = api.callback.SendTestCallback(queue=queue).delivery.attempt_log
+    assert attempt.error_class == "tls"
+    parts = [microseconds(part) for part in (attempt.dns_duration, attempt.connect_duration)]
+    assert all(parts) and sum(parts) < microseconds(attempt.total_duration)
+    assert not attempt.HasField("tls_duration") and not attempt.HasField("first_byte_duration")
 
 
 def test_a_receiver_that_asks_who_calls_is_shown_the_rule_s_certificate_and_nobody_else_s(api, bucket, pem, secure):
