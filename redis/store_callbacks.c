@@ -20,12 +20,13 @@ static bool decode_delivery(struct arena *arena, const struct redis_value *value
   delivery->last_attempt_ms = value_number(values, 9);
   delivery->last_duration_ms = value_number(values, 10);
   delivery->next_attempt_ms = value_number(values, 11);
-  if (redis_count(values) <= 12)
+  delivery->own_url = value_number(values, 12) == 1;
+  delivery->breaker_until_ms = value_number(values, 13);
+  if (redis_count(values) <= 14)
     return true;
-  delivery->breaker_until_ms = value_number(values, 12);
-  delivery->response = value_bytes(values, 13);
-  delivery->log_count = (size_t)value_number(values, 14);
-  delivery->log = attempts_unpack(arena, value_bytes(values, 15), delivery->log_count, delivery->attempts);
+  delivery->response = value_bytes(values, 14);
+  delivery->log_count = (size_t)value_number(values, 15);
+  delivery->log = attempts_unpack(arena, value_bytes(values, 16), delivery->log_count, delivery->attempts);
   return delivery->log != NULL;
 }
 

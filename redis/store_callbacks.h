@@ -97,7 +97,8 @@ struct store_delivery {
   const char *error_class, *error_message;
   int64_t create_ms, last_attempt_ms, last_duration_ms;
   int64_t next_attempt_ms;         /* 0: none */
-  int64_t breaker_until_ms;        /* store_get_delivery: while pending, as in store_rule */
+  bool own_url;                    /* it goes to its job's own URL, whatever the rule says */
+  int64_t breaker_until_ms;        /* of its endpoint while it is pending, as in store_rule */
   const struct store_attempt *log; /* store_get_delivery: the latest attempts, oldest first */
   size_t log_count;
   struct bytes response; /* store_get_delivery: the beginning of the last answer, where the rule wants it kept */

@@ -80,13 +80,10 @@ const char *callback_hold(const Ringback__V1__Delivery *delivery, const Ringback
   const Google__Protobuf__Timestamp *next = delivery->next_attempt_time, *open = delivery->breaker_open_until;
   if (delivery->state != RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING || next == NULL)
     return "";
-  /* A job's own URL is not held by the rule. A list does not say whose a URL is, but it is not the rule's if it is
-   * another one. */
-  bool is_rules = rule != NULL && strcmp(rule->url, delivery->url) == 0 && strncmp(delivery->id, "cb_test_", 8) != 0;
-  if (is_rules && rule->state == RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
+  bool is_test = strncmp(delivery->id, "cb_test_", 8) == 0;
+  if (!delivery->own_url && !is_test && rule != NULL &&
+      rule->state == RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
     return "rule off";
-  if (open == NULL && is_rules)
-    open = rule->breaker_open_until;
   if (open == NULL || !is_before(next, open))
     return "";
   snprintf(text, sizeof text, "breaker until %s", message_show_time(open));
@@ -265,7 +262,7 @@ int command_callback_deliveries(struct tool *tool, int argc, char **argv) {
   Ringback__V1__ListDeliveriesResponse *page = NULL;
   int status = TOOL_OK;
   request.page_token = (char *)tool_text(tool, "page-token", "");
-  /* The rule says what holds deliveries that wait. */
+  /* A rule that is off holds those that wait. */
   Ringback__V1__GetCallbackRuleResponse *rule = tool->json ? NULL : callback_get_rule(tool, request.queue, &status);
   if (status != TOOL_OK) {
     table_print(tool, table, false);

@@ -10,9 +10,15 @@ local function can_render(T, id)
 end
 
 do -- what is local here serves the functions below only
+  -- What may hold a delivery that waits: 1 where it goes to its job's own URL, which the rule does not hold, and until when the breaker of its
+  -- endpoint is open (0: closed).
+  local function add_hold(T, D, values)
+    values[13] = D.kind == TO_OWN and 1 or 0
+    values[14] = D.s == PENDING and D.kind ~= TO_TEST and open_until(T, D.g) or 0
+  end
+
   -- A delivery as decode_delivery of store_callbacks.c reads it; nil when it is gone. Before the first attempt it has the URL that it would go to.
-  -- With `full` there follow until when the breaker of its endpoint is open while it waits (0: closed), the kept answer, how many attempts it has
-  -- and these as they were packed.
+  -- With `full` there follow what add_hold adds, the kept answer, how many attempts it has and these as they were packed.
   local function delivery_values(T, Q, id, full)
     local D = delivery(T, id)
     if not D or D.q ~= Q.number then return nil end
@@ -29,8 +35,8 @@ do -- what is local here serves the functions below only
       (D.s == PENDING or D.s == SENDING) and D.nx or 0}
     if full then
       open_texts(D)
-      values[13] = D.s == PENDING and D.kind ~= TO_TEST and open_until(T, D.g) or 0
-      values[14], values[15], values[16] = D.answer, D.kept, D.log
+      add_hold(T, D, values)
+      values[15], values[16], values[17] = D.answer, D.kept, D.log
     end
     return values
   end
@@ -83,6 +89,7 @@ do -- what is local here serves the functions below only
         local values = delivery_values(T, Q, id)
         position = T.deliveries[id] and num(T.deliveries[id].sq) or call('ZSCORE', T.p .. 'dl:' .. Q.number, id)
         if values and wanted(values) then
+          add_hold(T, delivery(T, id), values)
           found[#found + 1] = values
           if #found >= count then return {0, position, found} end
         end

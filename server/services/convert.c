@@ -264,6 +264,7 @@ Ringback__V1__Delivery *convert_delivery(struct arena *arena, const char *bucket
     message->last_attempt_duration = convert_duration(arena, delivery->last_duration_ms);
   if (delivery->state == RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_PENDING)
     message->next_attempt_time = convert_time(arena, delivery->next_attempt_ms);
+  message->own_url = delivery->own_url;
   message->breaker_open_until = convert_time(arena, delivery->breaker_until_ms);
   if (delivery->response.length) {
     message->response.data = arena_copy(arena, delivery->response.data, delivery->response.length);

@@ -76,10 +76,10 @@ def test_twenty_attempts_are_kept_and_the_url_of_the_last(library):  # noqa: F81
         (found,) = library.call("delivery_get", "a", claim.id)[2]
         kept = min(number, 20)
         assert found[3:8] == [url.encode(), number, 500, b"status_5xx", b"no %d" % number]
-        assert found[13:15] == [answer, kept]
+        assert found[14:16] == [answer, kept]
         attempts = [pack_attempt(0, PENDING, 500, "status_5xx", f"no {k}", url=url if k == number else "")[37:]
                     for k in range(number - kept + 1, number + 1)]
-        log, at = found[15], 0
+        log, at = found[16], 0
         for attempt in attempts:
             assert log[at + 37:at + 37 + len(attempt)] == attempt
             at += 37 + len(attempt)

@@ -40,6 +40,28 @@ def test_what_holds_a_delivery_is_shown_instead_of_a_time_that_means_nothing(too
     eventually(lambda: next(d for d in deliveries(tool, q) if d["id"] == id)["state"] == "DELIVERY_STATE_DELIVERED")
 
 
+def test_what_holds_a_delivery_is_told_by_whose_it_is_and_not_by_its_url(tool, receiver, q):
+    def nexts():
+        return {line.split()[0]: line for line in tool("callback", "deliveries", q).lines[1:]}
+
+    receiver.status = 500
+    tool("callback", "set", q, "--url", receiver.url("/old"), "--schedule", "1h")
+    end_jobs(tool, q, 1)
+    id = eventually(lambda: [d["id"] for d in deliveries(tool, q) if d.get("attempts") == 1])[0]
+    tool("callback", "set", q, "--url", receiver.url("/new"), "--off")
+    assert "rule off" in nexts()[id], "it was tried at the URL that the rule had"
+    assert re.search(r"^Next +rule off$", tool("callback", "show-delivery", id).out, re.M)
+    assert "rule off" in tool("callback", "redeliver", id).out
+    # A job's own URL is not held by the rule, though it is the rule's URL too, but by a breaker of its own.
+    for _ in range(5):
+        job = tool("job", "submit", "-q", q, "-t", "T", "--callback", receiver.url("/new")).out.strip()
+        tool("job", "cancel", job)
+    own = f"cb_{job}_TaskFinish_0"
+    eventually(lambda: "breaker until" in nexts()[own])
+    assert next(d for d in deliveries(tool, q) if d["id"] == own)["ownUrl"] is True
+    assert "rule off" in nexts()[id] and "rule off" not in nexts()[own]
+
+
 @pytest.mark.parametrize("schedule, part", [("", ""), ("5s,", ""), (",5s", ""), ("5s,,30s", ""), ("5s,soon", "soon")])
 def test_a_schedule_with_a_gap_is_refused_with_its_value(tool, q, schedule, part):
     done = tool("callback", "set", q, "--url", "http://127.0.0.1:9/", "--schedule", schedule, expect=USAGE)
