@@ -32,6 +32,7 @@ enum {
   TURN_MS = 20,
   LOG_BYTES_MAX = 16 << 20,
   PATH_BYTES = 4096,
+  TAIL_BYTES = 4096,
 };
 
 extern char **environ;
@@ -46,7 +47,8 @@ struct embedded {
   pid_t pid;        /* 0: not running */
   bool adopted;     /* not our child: no waitpid */
   bool ours_before; /* adopted by embedded_start */
-  bool repair;      /* it ended by itself: the next one may find its file cut off */
+  bool repair;      /* it ended, and had found its file cut off */
+  off_t log_start;  /* where the log of this process begins */
   int64_t started_ms, restart_ms, backoff_ms;
   uint64_t restarts;
 };
@@ -196,7 +198,9 @@ static int spawn(struct embedded *embedded) {
 
   char name[] = "redis-server", config[] = "redis.conf";
   char *const arguments[] = {name, config, NULL};
+  struct stat status;
   rotate_log(embedded);
+  embedded->log_start = fstatat(embedded->dir_fd, "redis.log", &status, 0) ? 0 : status.st_size;
   int error = write_config(embedded) ? 0 : errno;
   pid_t pid = 0;
   if (!error)
@@ -209,6 +213,23 @@ static int spawn(struct embedded *embedded) {
   embedded->adopted = false;
   embedded->started_ms = now_ms();
   return 0;
+}
+
+/* Whether the process that has ended refused its append-only file because that ends too early. Of a file that is
+ * damaged in its midst it says something else, and cutting there would throw away all that was acknowledged since. */
+static bool found_cut_off(const struct embedded *embedded) {
+  char text[TAIL_BYTES + 1];
+  struct stat status;
+  int fd = openat(embedded->dir_fd, "redis.log", O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return false;
+  off_t start = embedded->log_start;
+  if (!fstat(fd, &status) && status.st_size - start > TAIL_BYTES)
+    start = status.st_size - TAIL_BYTES;
+  ssize_t length = pread(fd, text, TAIL_BYTES, start);
+  close(fd);
+  text[length > 0 ? length : 0] = 0;
+  return strstr(text, "Unexpected end of file reading the append only file");
 }
 
 /* Cuts off a transaction that a kill left half written at the end of the append-only file. Redis would do so itself
@@ -366,7 +387,7 @@ static bool start_process(struct embedded *embedded, char *error, size_t error_s
       return false;
     }
     answers = wait_for_answer(embedded, ANSWER_TIMEOUT_MS);
-    if (answers || embedded->pid || repaired)
+    if (answers || embedded->pid || repaired || !found_cut_off(embedded))
       break;
     repair(embedded);
     repaired = true;
@@ -436,7 +457,7 @@ static void plan_restart(struct embedded *embedded, int status) {
   if (embedded->backoff_ms > BACKOFF_MAX_MS)
     embedded->backoff_ms = BACKOFF_MAX_MS;
   embedded->restart_ms = now + delay_ms;
-  embedded->repair = WIFEXITED(status) && WEXITSTATUS(status) != 0;
+  embedded->repair = found_cut_off(embedded);
   log_event(LOG_ERROR, "the embedded redis died", log_number("pid", embedded->pid),
             log_number("exit_status", WIFEXITED(status) ? WEXITSTATUS(status) : -1),
             log_number("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0), log_number("restart_in_ms", delay_ms));

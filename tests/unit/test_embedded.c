@@ -238,6 +238,39 @@ static void what_cannot_start_is_told(void **state) {
   assert_non_null(strstr(error, "cannot create the data directory"));
 }
 
+/* What cutting would lose was acknowledged: somebody has to look at it. */
+static void a_file_that_is_damaged_and_not_cut_off_is_left_alone(void **state) {
+  struct fixture *fixture = *state;
+  struct embedded *embedded = must_start(fixture->dir);
+  char answer[64], error[512], path[160];
+  for (int i = 0; i < 3; i++)
+    ask(embedded_target(embedded), 3, (const char *[]){"SET", "k", "v"}, answer);
+  embedded_stop(embedded);
+  snprintf(path, sizeof path, "%s/appendonlydir/appendonly.aof.1.incr.aof", fixture->dir);
+  struct stat before, after;
+  assert_int_equal(stat(path, &before), 0);
+  FILE *file = fopen(path, "r+");
+  fputc('X', file);
+  fclose(file);
+  const struct embedded_options options = {.data_dir = fixture->dir};
+  assert_null(embedded_start(&options, error, sizeof error));
+  assert_non_null(strstr(error, "ended right after its start"));
+  assert_int_equal(stat(path, &after), 0);
+  assert_int_equal(after.st_size, before.st_size);
+
+  /* Cut off it is repaired: the last command goes. */
+  file = fopen(path, "r+");
+  fputc('*', file);
+  fclose(file);
+  assert_int_equal(truncate(path, before.st_size - 1), 0);
+  embedded = must_start(fixture->dir);
+  ask(embedded_target(embedded), 2, (const char *[]){"GET", "k"}, answer);
+  assert_string_equal(answer, "v");
+  embedded_stop(embedded);
+  assert_int_equal(stat(path, &after), 0);
+  assert_in_range(after.st_size, 1, before.st_size - 2);
+}
+
 #define WITH_DIR(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(void) {
@@ -250,6 +283,7 @@ int main(void) {
       WITH_DIR(another_process_is_not_taken_for_a_survivor),
       WITH_DIR(a_long_path_works),
       WITH_DIR(what_cannot_start_is_told),
+      WITH_DIR(a_file_that_is_damaged_and_not_cut_off_is_left_alone),
   };
   return cmocka_run_group_tests_name("embedded", tests, NULL, NULL);
 }
