@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define DURATION_MAX_MS (24 * 3600 * 1000)
+#define CALLBACK_WAIT_MS (30 * 1000)
 #define FILL_BATCH 250
 #define FILL_IN_FLIGHT 4
 #define FILL_MS (600 * 1000)
@@ -125,8 +126,13 @@ const struct option_row bench_cycle_options[] = {
     {.name = "callback-url",
      .kind = OPTION_TEXT,
      .value = "URL",
-     .help =
-         "every job that ends calls back there; callbacks not yet sent when the run ends are dropped with its queue"},
+     .help = "every job that ends calls back there; the figures are those of the jobs alone"},
+    {.name = "callback-wait",
+     .kind = OPTION_DURATION,
+     .value = "DURATION",
+     .help = "how long to wait, once the jobs are finished, for the callbacks to end (30s); those that have not by "
+             "then are dropped with the queue. 0s: not at all",
+     .high = DURATION_MAX_MS},
     COUNT_OPTION,
     WARM_UP_OPTION,
     COMMON_OPTIONS,
@@ -161,7 +167,7 @@ const char bench_description[] =
     "workers run it must be empty, and a job that is not of this run ends the run without being touched.\n"
     "Where workers run, every job is followed by its number: the exit status is 1 unless each that was submitted has "
     "been\n"
-    "finished exactly once, and also when a call failed.";
+    "finished exactly once, and also when a call failed, or when a callback that was waited for was not delivered.";
 
 /* What every command has in common until its run begins. */
 struct bench {
@@ -169,6 +175,7 @@ struct bench {
   struct bench_settings settings;
   struct bench_queue queue;
   struct bench_jobs *jobs;
+  int64_t callback_wait_ms; /* 0: none are waited for */
 };
 
 static void say(const struct bench *bench, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -218,6 +225,7 @@ static struct bench_run *run_open(struct bench *bench) {
 /* Reports, checks, removes what was made; returns the exit status. */
 static int bench_close(struct bench *bench, struct bench_run *run, int status, bool works) {
   struct bench_ledger ledger;
+  struct bench_callbacks callbacks;
   if (run != NULL && bench->jobs != NULL && (run->end != LOAD_END_FAILED || run->figures.elapsed_ns > 0)) {
     bool good = true;
     if (works) {
@@ -227,7 +235,10 @@ static int bench_close(struct bench *bench, struct bench_run *run, int status, b
       if (good && !left && status == TOOL_OK)
         good = bench_queue_check(bench->tool, &bench->queue, &ledger);
     }
-    bench_report(run, bench->queue.name, works ? &ledger : NULL, good);
+    bool waits = bench->callback_wait_ms > 0 && status == TOOL_OK;
+    if (waits && !bench_callbacks_wait(bench->tool, &bench->queue, bench->callback_wait_ms, &callbacks))
+      status = TOOL_FAILED;
+    bench_report(run, bench->queue.name, works ? &ledger : NULL, good, waits ? &callbacks : NULL);
     if (run->figures.failed + run->figures.finish_failed > 0 || !good)
       status = status == TOOL_OK ? TOOL_FAILED : status;
   }
@@ -335,9 +346,16 @@ int command_bench_cycle(struct tool *tool, int argc, char **argv) {
   defaults.backlog = 10000;
   struct bench bench;
   struct bench_run *run = NULL;
-  int status = bench_open(&bench, tool, &defaults, true, tool_text(tool, "callback-url", NULL));
+  const char *callback_url = tool_text(tool, "callback-url", NULL);
+  if (callback_url == NULL && tool_given(tool, "callback-wait")) {
+    tool_error("--callback-wait is given without --callback-url");
+    return TOOL_USAGE;
+  }
+  int status = bench_open(&bench, tool, &defaults, true, callback_url);
   if (status != TOOL_OK)
     return status;
+  if (callback_url != NULL)
+    bench.callback_wait_ms = tool_number(tool, "callback-wait", CALLBACK_WAIT_MS);
   const struct bench_settings *settings = &bench.settings;
   if ((run = run_open(&bench)) == NULL)
     return bench_close(&bench, run, TOOL_FAILED, true);

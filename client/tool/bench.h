@@ -59,6 +59,18 @@ int bench_queue_open(struct tool *tool, const char *given, bool empty, const cha
 bool bench_queue_check(struct tool *tool, const struct bench_queue *queue, const struct bench_ledger *ledger);
 void bench_queue_close(struct tool *tool, struct bench_queue *queue);
 
+/* --- bench_callbacks.c: the callbacks --- */
+
+struct bench_callbacks {
+  bool ended;          /* every one, before the wait was over */
+  double seconds;      /* how long after the run that took, or the wait */
+  int64_t undelivered; /* given up or suppressed, of the ended ones that the server keeps; -1: not known */
+};
+
+/* Waits at most so long for the callbacks of the queue. False after saying which have not been delivered. */
+bool bench_callbacks_wait(struct tool *tool, const struct bench_queue *queue, int64_t limit_ms,
+                          struct bench_callbacks *callbacks);
+
 /* --- bench_run.c: a run --- */
 
 struct bench_run {
@@ -95,8 +107,9 @@ bool bench_signals_came(void);
 
 /* --- bench_report.c: the results --- */
 
-/* ledger may be NULL. */
-void bench_report(const struct bench_run *run, const char *queue, const struct bench_ledger *ledger, bool good);
+/* ledger and callbacks may be NULL. */
+void bench_report(const struct bench_run *run, const char *queue, const struct bench_ledger *ledger, bool good,
+                  const struct bench_callbacks *callbacks);
 
 /* bench.c */
 extern const char bench_description[];

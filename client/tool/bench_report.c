@@ -130,7 +130,15 @@ static const char *call_label(const struct bench_run *run) {
   return run->options.calls.items > 1 ? "call" : run->by_jobs ? "submit" : "call";
 }
 
-static void show(const struct bench_run *run, const struct bench_ledger *ledger, bool good) {
+static void show_callbacks(struct tool *tool, const struct bench_callbacks *callbacks) {
+  if (callbacks->ended)
+    output_field(tool, "Callbacks", "the last one ended %.2f s after the run", callbacks->seconds);
+  else
+    output_field(tool, "Callbacks", "not all ended within %.2f s after the run", callbacks->seconds);
+}
+
+static void show(const struct bench_run *run, const struct bench_ledger *ledger, bool good,
+                 const struct bench_callbacks *callbacks) {
   static const char *const headings[] = {"MILLISECONDS", ">MEAN", ">P50",   ">P75",    ">P90",
                                          ">P95",         ">P99",  ">P99.9", ">P99.99", ">MAX"};
   struct tool *tool = run->tool;
@@ -150,6 +158,8 @@ static void show(const struct bench_run *run, const struct bench_ledger *ledger,
   show_errors(run);
   if (ledger != NULL)
     show_ledger(tool, ledger, good);
+  if (callbacks != NULL)
+    show_callbacks(tool, callbacks);
   putchar('\n');
   struct table *table = table_create(10, headings);
   show_latency_row(table, call_label(run), &figures->call_ns);
@@ -208,7 +218,13 @@ static json_t *json_of_ledger(const struct bench_ledger *ledger, bool good) {
                    (json_int_t)ledger->lost, "refused", (json_int_t)ledger->unconfirmed, "exactlyOnce", (int)good);
 }
 
-static void show_json(const struct bench_run *run, const char *queue, const struct bench_ledger *ledger, bool good) {
+static json_t *json_of_callbacks(const struct bench_callbacks *callbacks) {
+  return json_pack("{s:b,s:f,s:o}", "ended", (int)callbacks->ended, "seconds", callbacks->seconds, "undelivered",
+                   callbacks->undelivered < 0 ? json_null() : json_integer((json_int_t)callbacks->undelivered));
+}
+
+static void show_json(const struct bench_run *run, const char *queue, const struct bench_ledger *ledger, bool good,
+                      const struct bench_callbacks *callbacks) {
   static const char *const ends[] = {"time", "count", "interrupted", "failed"};
   const struct load_figures *figures = &run->figures;
   uint64_t items = items_of(run), ended = figures->calls + figures->failed;
@@ -233,12 +249,14 @@ static void show_json(const struct bench_run *run, const char *queue, const stru
   json_object_set_new(root, "callMs", json_of_spans(&figures->call_ns));
   json_object_set_new(root, "submitToWorkerMs", json_of_spans(&figures->arrival_ns));
   json_object_set_new(root, "ledger", ledger == NULL ? json_null() : json_of_ledger(ledger, good));
+  json_object_set_new(root, "callbacks", callbacks == NULL ? json_null() : json_of_callbacks(callbacks));
   json_print(root);
 }
 
-void bench_report(const struct bench_run *run, const char *queue, const struct bench_ledger *ledger, bool good) {
+void bench_report(const struct bench_run *run, const char *queue, const struct bench_ledger *ledger, bool good,
+                  const struct bench_callbacks *callbacks) {
   if (run->tool->json)
-    show_json(run, queue, ledger, good);
+    show_json(run, queue, ledger, good, callbacks);
   else
-    show(run, ledger, good);
+    show(run, ledger, good, callbacks);
 }

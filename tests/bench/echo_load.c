@@ -82,7 +82,7 @@ static int command_echo(struct tool *tool, int argc, char **argv) {
                                              .answered = echo_answered};
     status = bench_run_go(run);
     if (run->end != LOAD_END_FAILED)
-      bench_report(run, NULL, NULL, true);
+      bench_report(run, NULL, NULL, true, NULL);
     if (run->figures.failed > 0 || run->figures.call_items != run->figures.calls)
       status = status == TOOL_OK ? TOOL_FAILED : status;
   }

@@ -51,6 +51,21 @@ def test_a_cycle_finishes_every_job_exactly_once(tool, options):
     check_spans(answer["submitToWorkerMs"], 1000)
 
 
+def test_a_cycle_waits_for_its_callbacks_and_tells_which_did_not_end(tool, receiver):
+    answer = tool("bench", "cycle", "--count", 500, "--callback-url", receiver.url(), "--json").json
+    assert len(receiver.requests) == 500
+    assert answer["callbacks"]["ended"] and answer["callbacks"]["undelivered"] == 0 and 0 <= answer["callbacks"]["seconds"] < 30
+    assert "the last one ended" in tool("bench", "cycle", "--count", 10, "--callback-url", receiver.url()).out
+    assert tool("bench", "cycle", "--count", 10, "--callback-url", receiver.url(), "--callback-wait", "0s", "--json").json["callbacks"] is None
+    receiver.status = 500
+    done = tool("bench", "cycle", "--count", 10, "--callback-url", receiver.url(), "--callback-wait", "300ms", "--json", expect=FAILED)
+    assert not done.json["callbacks"]["ended"] and done.json["ledger"]["exactlyOnce"] and "have not ended within 0." in done.err
+    tool("queue", "show", done.json["queue"], expect=NOT_FOUND)
+    receiver.status = 410
+    done = tool("bench", "cycle", "--count", 1, "--callback-url", receiver.url(), "--json", expect=FAILED)
+    assert done.json["callbacks"] == dict(ended=True, seconds=done.json["callbacks"]["seconds"], undelivered=1) and "1 of the latest" in done.err
+
+
 def test_a_cycle_by_time_measures_after_its_warm_up(tool):
     answer = tool("bench", "cycle", "--duration", "500ms", "--warm-up", "300ms", "--json").json
     assert answer["end"] == "time" and 0.49 < answer["seconds"] < 0.6 * SLOW
@@ -111,6 +126,7 @@ def test_what_it_refuses(tool):
     assert "--in-flight: 0" in tool("bench", "submit", "--in-flight", 0, expect=USAGE).err
     assert "--payload-bytes: 10" in tool("bench", "submit", "--payload-bytes", 10, expect=USAGE).err
     tool("bench", "submit", "--queue", "none", expect=NOT_FOUND)
+    assert "--callback-wait" in tool("bench", "cycle", "--callback-wait", "1s", expect=USAGE).err
     assert "--callback-url" in tool("bench", "cycle", "--queue", "q", "--callback-url", "http://127.0.0.1:1/", expect=USAGE).err
     tool("bench", "submit", "--server", "127.0.0.1:1", expect=UNAVAILABLE)
 
