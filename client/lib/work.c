@@ -148,13 +148,6 @@ static struct work_job *running(struct ringback_work *work, const char *job_id, 
   return job != NULL && job->state == WORK_RUNNING ? job : NULL;
 }
 
-static void end_with(struct ringback_work *work, struct work_job *job, enum work_state state) {
-  job->state = state;
-  job->said = false;
-  job->say_at_ms = 0;
-  poke(work);
-}
-
 bool ringback_work_finish(struct ringback_work *work, const ProtobufCMessage *finished_job) {
   const Ringback__V1__FinishedJob *finished = (const Ringback__V1__FinishedJob *)finished_job;
   assert(finished_job->descriptor == &ringback__v1__finished_job__descriptor);
@@ -171,8 +164,8 @@ bool ringback_work_finish(struct ringback_work *work, const ProtobufCMessage *fi
   pthread_mutex_lock(&work->mutex);
   struct work_job *job = running(work, copy->lease->job_id, copy->lease->fencing_token);
   if (job != NULL) {
-    job->outcome = copy;
-    end_with(work, job, WORK_FINISHING);
+    work_job_end(&work->jobs, job, WORK_FINISHING, copy);
+    poke(work);
   }
   pthread_mutex_unlock(&work->mutex);
   if (job == NULL)
@@ -183,8 +176,10 @@ bool ringback_work_finish(struct ringback_work *work, const ProtobufCMessage *fi
 bool ringback_work_release(struct ringback_work *work, const char *job_id, int64_t fencing_token) {
   pthread_mutex_lock(&work->mutex);
   struct work_job *job = running(work, job_id, fencing_token);
-  if (job != NULL)
-    end_with(work, job, WORK_RELEASING);
+  if (job != NULL) {
+    work_job_end(&work->jobs, job, WORK_RELEASING, NULL);
+    poke(work);
+  }
   pthread_mutex_unlock(&work->mutex);
   return job != NULL;
 }
@@ -193,7 +188,7 @@ bool ringback_work_progress(struct ringback_work *work, const char *job_id, int6
   pthread_mutex_lock(&work->mutex);
   struct work_job *job = running(work, job_id, fencing_token);
   if (job != NULL) {
-    job->progress = progress < 0 ? 0 : progress > 100 ? 100 : progress;
+    work_job_progress(&work->jobs, job, progress < 0 ? 0 : progress > 100 ? 100 : progress);
     poke(work);
   }
   pthread_mutex_unlock(&work->mutex);
@@ -255,14 +250,13 @@ static void hear_renewal(struct ringback_work *work, const Ringback__V1__WorkRen
   pthread_mutex_lock(&work->mutex);
   struct work_job *job = work_jobs_find(&work->jobs, renewal->job_id, 0);
   if (job != NULL && job->state == WORK_RUNNING) {
-    job->said = false;
     if (result->status == NULL || result->status->code == RINGBACK_OK) {
-      work_job_renewed(job, job->renewed_ms);
+      work_job_renewed(&work->jobs, job);
     } else if (result->stop_reason != RINGBACK__V1__STOP_REASON__STOP_REASON_UNSPECIFIED) {
       stopped_token = job->fencing_token;
       work_jobs_remove(&work->jobs, job);
     } else {
-      job->say_at_ms = now_ms() + AGAIN_MS;
+      work_job_again(&work->jobs, job, now_ms() + AGAIN_MS);
     }
   }
   pthread_mutex_unlock(&work->mutex);
@@ -282,18 +276,14 @@ static void hear_end(struct ringback_work *work, enum work_state state, const ch
   pthread_mutex_lock(&work->mutex);
   struct work_job *job = work_jobs_find(&work->jobs, job_id, 0);
   if (job != NULL && job->state == state && job->said) {
-    job->said = false;
     if (again) {
-      job->say_at_ms = now_ms() + AGAIN_MS;
+      work_job_again(&work->jobs, job, now_ms() + AGAIN_MS);
     } else {
       token = job->fencing_token;
-      if (error.code == RINGBACK_INVALID_ARGUMENT && state == WORK_FINISHING) {
-        ringback__v1__finished_job__free_unpacked(job->outcome, NULL);
-        job->outcome = NULL;
-        job->state = WORK_RUNNING;
-      } else {
+      if (error.code == RINGBACK_INVALID_ARGUMENT && state == WORK_FINISHING)
+        work_job_go_on(&work->jobs, job);
+      else
         work_jobs_remove(&work->jobs, job);
-      }
     }
   }
   pthread_mutex_unlock(&work->mutex);
@@ -328,10 +318,8 @@ static void end_expired(struct ringback_work *work) {
     char *job_id = NULL;
     int64_t token = 0, time_ms = now_ms();
     pthread_mutex_lock(&work->mutex);
-    for (size_t i = 0; i < work->jobs.count && job_id == NULL; i++) {
-      struct work_job *job = &work->jobs.jobs[i];
-      if (job->state != WORK_RUNNING || job->lease_end_ms > time_ms)
-        continue;
+    struct work_job *job = work_jobs_expired(&work->jobs, time_ms);
+    if (job != NULL) {
       job_id = strdup(job->job_id);
       token = job->fencing_token;
       work_jobs_remove(&work->jobs, job);
@@ -402,7 +390,7 @@ static void close_stream(struct ringback_work *work) {
 static int64_t more_credit(const struct ringback_work *work) {
   if (work->draining)
     return 0;
-  int64_t room = (int64_t)work->jobs_max - (int64_t)work_jobs_running(&work->jobs) - work->credit;
+  int64_t room = (int64_t)work->jobs_max - (int64_t)work->jobs.running - work->credit;
   if (work->options.jobs_total > 0) {
     int64_t left = work->options.jobs_total - work->received_total - work->credit;
     room = left < room ? left : room;
@@ -442,7 +430,7 @@ static void say(struct ringback_work *work) {
   request.credit = (int32_t)more_credit(work);
   request.drain = work->draining && !work->drain_said;
   bool done = work->stopping || (work->draining && work->drain_answered && work->jobs.count == 0) ||
-              (work->leaving && work->jobs.count == work_jobs_running(&work->jobs));
+              (work->leaving && work->jobs.count == work->jobs.running);
   bool news = request.open != NULL || request.acknowledged_sequence != 0 || request.credit != 0 || request.drain ||
               request.n_renewals + request.n_finished + request.n_released > 0;
   if (news)
