@@ -37,25 +37,23 @@ end
 
 -- A command that is made when the unit is done: its key (none for MSET) and its values so far. Commands are made in the order of their
 -- first values; another kind of command for the same key starts anew, so the last word counts.
-local function write_of(T, command, key)
-  local slot = key or command
-  local W = T.current[slot]
-  if not W or W.command ~= command then
-    W = {command = command, key = key, n = 0}
-    T.writes[#T.writes + 1] = W
-    T.current[slot] = W
-  end
+local function new_write(T, command, key)
+  local W = {command = command, key = key, n = 0}
+  T.writes[#T.writes + 1] = W
+  T.current[key or command] = W
   return W
 end
 
 local function write(T, command, key, value)
-  local W = write_of(T, command, key)
+  local W = T.current[key]
+  if not W or W.command ~= command then W = new_write(T, command, key) end
   local n = W.n + 1
   W[n], W.n = value, n
 end
 
 local function write_pair(T, command, key, first, second)
-  local W = write_of(T, command, key)
+  local W = T.current[key or command]
+  if not W or W.command ~= command then W = new_write(T, command, key) end
   local n = W.n
   W[n + 1], W[n + 2], W.n = first, second, n + 2
 end
@@ -131,10 +129,10 @@ local function mark(T, member, at)
   if not known or at < known then T.marks[member] = at end
 end
 
--- A running job runs no more.
+-- A running job runs no more: its place is free.
 local function end_lease(T, Q, id)
-  Q.running, Q.changed = Q.running - 1, true
-  remove_from(T, T.timers, id)
+  Q.running, Q.changed, Q.offered = Q.running - 1, true, true
+  write(T, 'ZREM', T.timers, id)
 end
 
 local CHANGES = {} -- state and progress as the log has them
@@ -357,7 +355,7 @@ end
 local function by_queue(T, ids, read)
   local lists = {}
   for k = 1, #ids do
-    local number = number_of(ids[k])
+    local number = unpack_struct('>I5', ids[k], 2)
     local list = lists[number]
     if not list then list = {} lists[number] = list end
     list[#list + 1] = ids[k]

@@ -73,8 +73,7 @@ local function count_ended(Q, state, by) Q[state], Q.changed = Q[state] + by, tr
 
 -- A job's last state is written; retention takes it later.
 local function note_end(T, Q, id, state, flags, run, progress)
-  count_ended(Q, state, 1)
-  Q.ended_more = Q.ended_more + 1
+  Q[state], Q.ended_more, Q.changed = Q[state] + 1, Q.ended_more + 1, true
   if run == 0 then T.first_end = T.first_end or pack(ENDED, 0, T.ms) end -- the same for most
   write(T, 'RPUSH', Q.ended, id .. (run == 0 and T.first_end or pack(ENDED, run, T.ms)))
   if has(flags, FLAG_EXPIRES) then remove_from(T, T.timers, '.E' .. id) end
@@ -89,10 +88,7 @@ end
 
 -- Ends a job that has left its line, if it was in one.
 local function end_job(T, Q, id, J, state, code, message, result)
-  if J.st == RUNNING then
-    end_lease(T, Q, id)
-    offer(Q)
-  end
+  if J.st == RUNNING then end_lease(T, Q, id) end
   J.st, J.stop, J.lease, J.code, J.message, J.result = state, T.ms, 0, code, message, result or ''
   if state == SUCCESS then J.progress = 100 end
   retire_job(T, Q, id, J)
@@ -112,7 +108,6 @@ local function end_attempt(T, Q, id, J, code, message, result, after)
   J.progress, J.message, J.last = 0, message, J.token
   requeue(T, Q, id, J, T.ms + after)
   log_change(T, Q, id, SUBMITTED, 0)
-  offer(Q)
   return SUBMITTED
 end
 

@@ -71,7 +71,7 @@ register('submit', {}, function(T, A, i, n)
 
   local ms = max(T.ms, Q.last_ms)
   local seq = ms == Q.last_ms and Q.last_seq + 1 or 0
-  local prefix = pack('>BI5I6', Q.feature * 64 + Q.partition, Q.number, ms)
+  local prefix, scores = pack('>BI5I6', Q.feature * 64 + Q.partition, Q.number, ms), {} -- by priority
   for k = 1, count do
     local rec = A[i + 5 + k]
     local flags, priority = byte(rec, 1, 2)
@@ -90,7 +90,12 @@ register('submit', {}, function(T, A, i, n)
     if due > ms then
       enqueue(T, Q, id, due, priority)
     else
-      add_to(T, Q.ready, score(Q, due, priority), id)
+      local at = scores[priority]
+      if not at then
+        at = num(score(Q, ms, priority))
+        scores[priority] = at
+      end
+      write_pair(T, 'ZADD', Q.ready, at, id)
       Q.room, Q.added = Q.room - 1, Q.added + 1
     end
     log_change(T, Q, id, SUBMITTED, 0)

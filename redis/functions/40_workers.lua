@@ -53,21 +53,22 @@ register('lease', {'allow-oom'}, function(T, A, i, n)
       if #ids == 0 then break end
       local records, states = read(T, Q.number, ids)
       local taken, first, lease = 0, {}, lease_ms > 0 and lease_ms or Q.lease
+      local expiry = num(T.ms + lease)
       for k = 1, #ids do
         if bytes >= ANSWER_BYTES_MAX then break end
         taken = k
         local id, rec, raw = ids[k], records[k], nil
-        local fl = rec and flags_of(rec)
-        local token = max(T.us, Q.token + 1)
-        if rec and not states[k] and not has(fl, FLAG_LIMITS) then
-          local parts = first[fl]
+        local fl = rec and byte(rec) % FLAGS
+        local token = Q.token >= T.us and Q.token + 1 or T.us
+        local parts = first[fl]
+        if rec and not states[k] and (parts or not has(fl, FLAG_LIMITS)) then
           if not parts then
             parts = first_lease(T, fl, worker, lease)
             first[fl] = parts
           end
           raw = parts[1] .. pack(TOKEN, token) .. parts[2]
           write_pair(T, 'HSET', Q.states, id, raw)
-          add_to(T, T.timers, T.ms + lease, id)
+          write_pair(T, 'ZADD', T.timers, expiry, id)
         elseif rec then
           local J = states[k] and decode_state(rec, states[k]) or new_job(rec)
           local _, expire = limits_of(J)
@@ -143,6 +144,9 @@ register('renew', {'allow-oom'}, function(T, A, i, n)
   return reply
 end, 2, 1, fetch_states)
 
+local SUCCEEDED, COMPLETE = '\3', '\100' -- state and progress
+local SIZES = {} -- lease, and lengths of worker, code and message, of what succeeded without one; by the worker's
+
 -- The end of most: a job that is running under this token, and whose state is all that was read of it, succeeds. False, and nothing is done:
 -- it is not that. What end_job() would write, without taking the state apart.
 local function succeed_at_once(T, bucket, id, token, message, result)
@@ -151,13 +155,17 @@ local function succeed_at_once(T, bucket, id, token, message, result)
   local state, flags, run, _, _, held = unpack_struct('>BBHHBI7', raw)
   if state ~= RUNNING or held ~= token then return false end
   local worker_size = byte(raw, 50)
+  local sizes = message == '' and SIZES[worker_size]
+  if not sizes then
+    sizes = pack('>I4BBH', 0, worker_size, 7, #message)
+    if message == '' then SIZES[worker_size] = sizes end
+  end
   T.end_time = T.end_time or pack('>I6', T.ms)
-  raw = char(SUCCESS) .. sub(raw, 2, 6) .. char(100) .. sub(raw, TOKEN_AT, 27) .. T.end_time .. sub(raw, 34, 45) ..
-    pack('>I4BBH', 0, worker_size, 7, #message) .. sub(raw, 54, 53 + worker_size) .. 'Success' .. message .. result
+  raw = SUCCEEDED .. sub(raw, 2, 6) .. COMPLETE .. sub(raw, TOKEN_AT, 27) .. T.end_time .. sub(raw, 34, 45) .. sizes ..
+    sub(raw, 54, 53 + worker_size) .. 'Success' .. message .. result
   T.states[id] = raw
   write_pair(T, 'HSET', Q.states, id, raw)
   end_lease(T, Q, id)
-  offer(Q)
   note_end(T, Q, id, SUCCESS, flags, run, 100)
   add_callback(T, Q, id, flags, run)
   return SUCCESS
