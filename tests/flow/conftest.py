@@ -9,6 +9,8 @@ import pytest
 
 import harness
 
+pytest.register_assert_rewrite("outbox_model")  # so that its assertions tell their values
+
 
 def _own_directory():
     # Short: a Unix socket's path has at most 107 bytes.

@@ -5,10 +5,10 @@ import pytest
 
 from harness import bucket_of, duration, eventually
 from invariants import check
+from outbox_model import DEAD, DELIVERED, PENDING, Outbox, freeze, pack_job, settle
 from store_model import OK, claims_of
 from test_callbacks import deliveries, run
 from test_deliveries import get_delivery, update_rule
-from test_store_outbox import DEAD, DELIVERED, PENDING, Outbox, freeze, pack_job, settle
 from test_store_model import library  # noqa: F401  (a fixture)
 from test_tool import tool  # noqa: F401  (a fixture)
 

@@ -1,11 +1,13 @@
 """A callback's body as its receiver reads it, in every state of an end and every shape: each element of the contract, by expat and Python's json."""
+import base64
 import json
+import re
 import time
 
 import pytest
 
-from harness import eventually
-from test_callbacks import parse
+from harness import eventually, rejects
+from test_callbacks import parse, run
 
 FORMATS = ("XML_SEED", "XML_CURRENT", "JSON")
 OPERATION = '<TemplateId>t1</TemplateId><Output a="1"><Object>&lt;o&gt; &amp; 字.mp4</Object></Output>'
@@ -122,3 +124,121 @@ def test_a_job_cancelled_while_it_ran_has_its_start_and_progress(api, queue, rec
     wanted = expected(api, queue, job, dict(UserData="", JobLevel="0"), State="Cancel", Progress="7", Input=dict(BucketId=bucket, Object="", Region=""))
     assert wanted["StartTime"] != "-"
     assert read(receiver.wait(1)[0], format_) == wanted
+
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
+
+
+def test_a_callback_has_every_element_of_the_contract(api, queue, receiver, bucket):
+    api.set_callback(queue, receiver.url())
+    job = run(api, queue, outcome=dict(success=dict(result=dict(xml="<MediaInfo><Format>mp4</Format></MediaInfo>"), message="ignored")),
+              input=dict(object=dict(bucket="in-1", object="a/b & c.mp4", region="ap-2")), user_data="x<y>&\"'", priority=3,
+              operation=dict(xml='<TemplateId>t1</TemplateId><Output a="1"><Object>o.mp4</Object></Output>'))
+    request, = receiver.wait(1)
+    assert request.method == "POST" and request.path == "/callback"
+    assert request.headers["Content-Type"].split(";")[0].strip() == "application/xml"
+    assert int(request.headers["Content-Length"]) == len(request.body)
+    request.body.decode("utf-8")
+    response = parse(request.body)
+    assert response.name == "Response" and response.names() == ["JobsDetail", "NonExistJobIds"]
+    assert response["NonExistJobIds"].text == "" and response["NonExistJobIds"].children == []
+    assert b"<NonExistJobIds></NonExistJobIds>" in request.body
+    detail = response["JobsDetail"]
+    assert detail.names() == ["Code", "Message", "JobId", "Tag", "State", "Progress", "CreationTime", "StartTime", "EndTime", "QueueId",
+                              "Input", "Operation"]
+    assert detail["Code"].text == "Success"
+    assert detail["JobId"].text == job and re.fullmatch("j[0-9a-f]{32}", job)
+    assert detail["Tag"].text == "Transcode" and detail["State"].text == "Success" and detail["Progress"].text == "100"
+    for name in ("CreationTime", "StartTime", "EndTime"):
+        assert re.fullmatch(TIME, detail[name].text), name
+    times = [time.mktime(time.strptime(detail[n].text, "%Y-%m-%dT%H:%M:%S%z")) for n in ("CreationTime", "StartTime", "EndTime")]
+    assert times == sorted(times)
+    assert detail["QueueId"].text == api.queue.GetQueue(name=queue).queue.queue_id
+    assert [(c.name, c.text) for c in detail["Input"].children] == [("BucketId", "in-1"), ("Object", "a/b & c.mp4"), ("Region", "ap-2")]
+    operation = detail["Operation"]
+    assert operation["TemplateId"].text == "t1"
+    assert operation["Output"].attributes == {"a": "1"} and operation["Output"]["Object"].text == "o.mp4"
+    assert operation["MediaInfo"]["Format"].text == "mp4"
+    assert operation["UserData"].text == "x<y>&\"'" and operation["JobLevel"].text == "3"
+
+
+def test_an_input_without_a_bucket_is_in_its_queue_s(api, queue, receiver, bucket):
+    api.set_callback(queue, receiver.url())
+    run(api, queue, input=dict(object=dict(object="o")))
+    assert parse(receiver.wait(1)[0].body)["JobsDetail"]["Input"]["BucketId"].text == bucket
+
+
+def test_a_failed_job_s_callback_says_why(api, bucket, receiver):
+    queue = api.make_queue(bucket, retry_policy=dict(max_attempts=1))
+    api.set_callback(queue, receiver.url())
+    run(api, queue, outcome=dict(failure=dict(code="InvalidInput", message="no <video> in it")))
+    detail = parse(receiver.wait(1)[0].body)["JobsDetail"]
+    assert (detail["Code"].text, detail["Message"].text, detail["State"].text) == ("InvalidInput", "no <video> in it", "Failed")
+
+
+def test_a_job_that_never_started_has_dashes_for_times(api, queue, receiver, bucket):
+    api.set_callback(queue, receiver.url())
+    job, = api.submit(queue)
+    api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[job])
+    detail = parse(receiver.wait(1)[0].body)["JobsDetail"]
+    assert detail["State"].text == "Cancel" and detail["StartTime"].text == "-"
+    assert re.fullmatch(TIME, detail["EndTime"].text) and detail["JobId"].text == job
+
+
+def test_an_opaque_operation_and_result_are_carried_as_base64(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    data, result = bytes(range(256)), b"\x00\xff result"
+    run(api, queue, operation=dict(opaque=dict(data=data, content_type="application/json")),
+        outcome=dict(success=dict(result=dict(opaque=dict(data=result)))))
+    body = receiver.wait(1)[0].body
+    parse(body)
+    text = body.decode()
+    assert base64.b64encode(data).decode() in text and base64.b64encode(result).decode() in text
+
+
+@pytest.mark.parametrize("text", ["a\x01b", "\x1b[31mred", "a\ufffeb", "a\uffffb", "\x7f\x08"])
+def test_a_worker_s_text_that_xml_cannot_carry_is_replaced_and_the_callback_arrives(api, bucket, receiver, text):
+    queue = api.make_queue(bucket)
+    api.set_callback(queue, receiver.url())
+    job = run(api, queue, outcome=dict(failure=dict(message=text, never=True, result=dict(xml=f"<Log>{text}</Log>"))))
+    detail = parse(receiver.wait(1)[0].body)["JobsDetail"]
+    assert "\ufffd" in detail["Message"].text and "\ufffd" in detail["Operation"]["Log"].text
+    assert "\ufffd" in api.get(job, queue).message
+
+
+def test_a_worker_s_result_that_is_no_xml_is_kept_as_bytes_and_the_callback_arrives(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    job = run(api, queue, outcome=dict(success=dict(result=dict(xml="<Open>"))))
+    assert api.get(job, queue).result.opaque.data == b"<Open>"
+    assert base64.b64encode(b"<Open>") in receiver.wait(1)[0].body
+
+
+NOT_UTF8 = {"bad": b"a\xc3(b", "cut": b"ab\xe2\x82", "surrogate": b"a\xed\xa0\x80b", "overlong": b"\xc0\x80", "too far": b"\xf4\x90\x80\x80"}
+
+
+@pytest.mark.parametrize("kind", NOT_UTF8)
+def test_a_client_s_text_that_is_not_utf8_is_refused_with_its_field(api, queue, kind):
+    mark = "@" * len(NOT_UTF8[kind])
+    for spec, field in ((dict(tag="T", input=dict(object=dict(object=mark))), "job.input.object.object"),
+                        (dict(tag="T", operation=dict(xml=f"<A>{mark}</A>")), "job.operation.xml")):
+        request = api.job.messages.SubmitJobRequest(queue=queue, job=spec)
+        data = request.SerializeToString().replace(mark.encode(), NOT_UTF8[kind])
+        call = api.channel.unary_unary("/ringback.v1.JobService/SubmitJob", response_deserializer=lambda data: data)
+        with rejects("INVALID_ARGUMENT", field):
+            call(data, timeout=10)
+
+
+@pytest.mark.parametrize("text", ["a\x01b", "\x1b", "a\ufffeb", "a\uffffb", "a\x00b"])
+def test_a_client_s_text_that_xml_cannot_carry_is_refused_where_a_callback_would_carry_it(api, queue, text):
+    with rejects("INVALID_ARGUMENT", "job.input.object.object"):
+        api.job.SubmitJob(queue=queue, job=dict(tag="T", input=dict(object=dict(object=text))))
+    with rejects("INVALID_ARGUMENT", "job.operation.xml"):
+        api.job.SubmitJob(queue=queue, job=dict(tag="T", operation=dict(xml=f"<A>{text}</A>")))
+
+
+def test_markup_in_texts_stays_text(api, queue, receiver):
+    api.set_callback(queue, receiver.url())
+    nasty = "]]><JobId>evil</JobId>&amp;<!--"
+    run(api, queue, user_data=nasty, input=dict(object=dict(object=nasty)), outcome=dict(failure=dict(message=nasty, never=True)))
+    detail = parse(receiver.wait(1)[0].body)["JobsDetail"]
+    assert detail["Input"]["Object"].text == detail["Message"].text == detail["Operation"]["UserData"].text == nasty

@@ -1,7 +1,7 @@
 """What the function library keeps of a delivery and how it answers a claim: turns, sizes, bodies, attempts, records that it cannot read."""
+from outbox_model import DELIVERED, KEEP_MS, KEEP_MS_DELIVERIES, PENDING, freeze, pack_job, results_of, settle
 from store_model import INTERNAL, OK, PRECONDITION, claims_of, pack_attempt, pack_body, pack_settings
 from test_store_model import PARTITION, library  # noqa: F401  (a fixture)
-from test_store_outbox import DELIVERED, KEEP_MS, KEEP_MS_DELIVERIES, PENDING, freeze, pack_job, results_of, settle
 
 
 def pending_callbacks(library, name, count, spec=b"spec", rule=("http://x/", 256)):
