@@ -210,6 +210,34 @@ def test_a_hung_redis_leaves_health_answering_and_calls_refused_soon(start_redis
     assert eventually(works, 20)
 
 
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("how", ["hangs", "is gone"])
+def test_a_server_whose_redis_is_away_waits_and_does_not_spin(start_redis, start_server, bucket, how):
+    redis = start_redis()
+    server = start_server("--redis-wait", "1s", redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    waiting = [server.api.worker.LeaseJobs.begin(queues=[queue], timeout=50, wait=duration(40)) for _ in range(20)]
+    eventually(lambda: server.metrics()["ringback_calls_parked"] == len(waiting), 20, what="all wait")
+    redis.freeze() if how == "hangs" else redis.kill()
+    try:
+        begun, before, refused = time.monotonic(), cpu_seconds(server.process.pid), 0
+        while time.monotonic() - begun < 3:
+            with rejects("UNAVAILABLE"):
+                server.api.submit(queue)
+            refused += 1
+            time.sleep(0.01)
+        took, elapsed = cpu_seconds(server.process.pid) - before, time.monotonic() - begun
+    finally:
+        if how == "hangs":
+            redis.thaw()
+    assert took < (0.15 * elapsed + 0.003 * refused) * SLOW, f"{took:.2f} s of processor time in {elapsed:.2f} s, for {refused} calls"
+
+
 def test_a_lease_that_waits_outlives_a_restart_of_redis(start_redis, start_server, bucket):
     redis = start_redis()
     server = start_server(redis=redis.url)
