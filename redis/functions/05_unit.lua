@@ -15,7 +15,7 @@ local function new_unit(prefix)
   call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
   char, byte, sub = string.char, string.byte, string.sub
   local T = {p = prefix, partition = tonumber(prefix:sub(3, 4)), timers = prefix .. 'timers', job_key = prefix .. 'j:', delivery_key = prefix .. 'd:',
-    known = {}, known_count = 0, us = 0, ms = 0}
+    us = 0, ms = 0}
   for k = 1, #COLLECTIONS do T[COLLECTIONS[k]] = {} end
   units[prefix] = T
   return T
@@ -155,7 +155,12 @@ local use_settings, queue
 
 do
 
-local QUEUES_KNOWN = 1000       -- queues of a partition whose settings are kept decoded
+local QUEUES_KNOWN = 1000 -- of about 3 KB each
+
+-- Queues of all partitions as earlier calls have read them.
+local known, known_count = {}, 0
+
+local function place_in_known(T, number) return T.partition * 2 ^ 40 + number end
 
 function use_settings(Q, settings)
   Q.settings = settings
@@ -172,9 +177,10 @@ local function new_queue(T, number, key, settings, id)
     list = T.p .. 'list:' .. text, deliveries = T.p .. 'dl:' .. text, outbox = T.p .. 'outbox:' .. text, claims = T.p .. 'claims:' .. text,
     ended_deliveries = T.p .. 'dended:' .. text, fields = {}}
   use_settings(Q, settings)
-  if T.known_count == QUEUES_KNOWN then T.known, T.known_count = {}, 0 end
-  if not T.known[number] then T.known_count = T.known_count + 1 end
-  T.known[number] = Q
+  local place = place_in_known(T, number)
+  if known_count == QUEUES_KNOWN then known, known_count = {}, 0 end
+  if not known[place] then known_count = known_count + 1 end
+  known[place] = Q
   return Q
 end
 
@@ -186,19 +192,21 @@ local function open_queue(Q, numbers)
   Q.paused, Q.wanted = paused == 1, wanted == 1
   Q.new, Q.added, Q.ended_more, Q.changed, Q.offered, Q.delivered_more = 0, 0, 0, false, false, false
   if next(Q.fields) ~= nil then Q.fields = {} end
-  return Q
 end
 
 -- The queue by number; nil when it is deleted.
 function queue(T, number)
   local Q = T.queues[number]
   if Q == nil then
-    local known = T.known[number]
-    local key = known and known.key or T.p .. 'q:' .. num(number)
+    Q = known[place_in_known(T, number)]
+    local key = Q and Q.key or T.p .. 'q:' .. num(number)
     local h = call('HMGET', key, 'c', 'x', 'id')
     if not h[1] then Q = false
-    elseif known and known.settings == h[1] and known.id == h[3] then Q = open_queue(known, h[2])
-    else Q = open_queue(new_queue(T, number, key, h[1], h[3]), h[2]) end
+    elseif Q and Q.settings == h[1] and Q.id == h[3] then open_queue(Q, h[2])
+    else
+      Q = new_queue(T, number, key, h[1], h[3])
+      open_queue(Q, h[2])
+    end
     T.queues[number] = Q
   end
   return Q or nil
