@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #define DURATION_MAX_MS (24 * 3600 * 1000)
-#define CALLBACK_WAIT_MS (30 * 1000)
+#define CALLBACK_WAIT_MS (120 * 1000)
 #define FILL_BATCH 250
 #define FILL_IN_FLIGHT 4
 #define FILL_MS (600 * 1000)
@@ -130,7 +130,7 @@ const struct option_row bench_cycle_options[] = {
     {.name = "callback-wait",
      .kind = OPTION_DURATION,
      .value = "DURATION",
-     .help = "how long to wait, once the jobs are finished, for the callbacks to end (30s); those that have not by "
+     .help = "how long to wait, once the jobs are finished, for the callbacks to end (2m); those that have not by "
              "then are dropped with the queue. 0s: not at all",
      .high = DURATION_MAX_MS},
     COUNT_OPTION,
