@@ -47,6 +47,18 @@ const char *value_text(const struct redis_value *array, size_t index);
 struct bytes value_bytes(const struct redis_value *array, size_t index);
 int64_t value_number(const struct redis_value *array, size_t index);
 
+/* A job as the functions tell of it. */
+struct job_values {
+  struct bytes record, state; /* as they are stored */
+  struct bytes queue_id;
+  const char *queue;
+  int seen;         /* its state as a reader sees it */
+  int64_t purge_ms; /* the queue's last purge */
+};
+
+/* All of a job but its id, which is there. False: not a job. */
+bool job_read(struct store_call *call, const struct job_values *values, struct store_job *job);
+
 /* The seven values of a job from `at` on (add_job of 30_jobs.lua). False: not a job. */
 bool value_job(struct store_call *call, const struct redis_value *array, size_t at, struct store_job *job);
 

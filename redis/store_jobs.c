@@ -66,24 +66,36 @@ void store_submit(struct store *store, const struct store_submit *request, store
 
 /* --- reading --- */
 
-bool value_job(struct store_call *call, const struct redis_value *array, size_t at, struct store_job *job) {
-  struct bytes id = value_bytes(array, at), state = value_bytes(array, at + 4), queue_id = value_bytes(array, at + 6);
-  if (id.length != sizeof job->id.bytes || queue_id.length != sizeof job->queue_id)
+bool job_read(struct store_call *call, const struct job_values *values, struct store_job *job) {
+  if (values->queue_id.length != sizeof job->queue_id)
     return false;
-  memcpy(job->id.bytes, id.data, sizeof job->id.bytes);
-  memcpy(job->queue_id, queue_id.data, sizeof job->queue_id);
-  job->queue = value_text(array, at + 5);
-  job->state = (int)value_number(array, at + 1);
-  if (!record_read(call->arena, value_bytes(array, at + 3), state, job))
+  memcpy(job->queue_id, values->queue_id.data, sizeof job->queue_id);
+  job->queue = values->queue;
+  job->state = values->seen;
+  if (!record_read(call->arena, values->record, values->state, job))
     return false;
-  int stored = state.length ? state.data[0] : RINGBACK__V1__JOB_STATE__JOB_STATE_SUBMITTED;
+  int stored = values->state.length ? values->state.data[0] : RINGBACK__V1__JOB_STATE__JOB_STATE_SUBMITTED;
   if (job->state == RINGBACK__V1__JOB_STATE__JOB_STATE_CANCEL && stored != job->state) {
     /* It was purged, and the sweep has not come to it yet. */
-    job->end_ms = value_number(array, at + 2);
+    job->end_ms = values->purge_ms;
     job->code = "Cancel";
     job->message = "the queue was purged";
   }
   return true;
+}
+
+bool value_job(struct store_call *call, const struct redis_value *array, size_t at, struct store_job *job) {
+  struct bytes id = value_bytes(array, at);
+  if (id.length != sizeof job->id.bytes)
+    return false;
+  memcpy(job->id.bytes, id.data, sizeof job->id.bytes);
+  struct job_values values = {.record = value_bytes(array, at + 3),
+                              .state = value_bytes(array, at + 4),
+                              .queue_id = value_bytes(array, at + 6),
+                              .queue = value_text(array, at + 5),
+                              .seen = (int)value_number(array, at + 1),
+                              .purge_ms = value_number(array, at + 2)};
+  return job_read(call, &values, job);
 }
 
 static const struct store_job *read_jobs(struct store_call *call, const struct redis_value *array, size_t *count) {

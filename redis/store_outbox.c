@@ -10,7 +10,7 @@ enum { TO_RULE, TO_TEST, TO_OWN };
 /* Where the values of a claim's groups lie; a job's own endpoint has none from RULE_URL on. */
 enum {
   GROUP_CLAIMS,
-  GROUP_JOBS,
+  GROUP_PURGE,
   GROUP_NAME,
   GROUP_KIND,
   GROUP_BUCKET,
@@ -30,7 +30,7 @@ enum {
   GROUP_CA,
   GROUP_CERTIFICATE,
   GROUP_KEY,
-  CLAIM_VALUES = 7,
+  CLAIM_VALUES = 9,
 };
 
 static const struct store_endpoint *decode_endpoint(struct arena *arena, const struct redis_value *group) {
@@ -66,7 +66,7 @@ static bool decode_claim(struct store_call *call, const struct redis_value *grou
   claim->create_ms = value_number(claims, at + 3);
   claim->own_sequence = value_number(claims, at + 4);
   struct bytes body = value_bytes(claims, at + 5);
-  size_t job_at = (size_t)value_number(claims, at + 6);
+  struct bytes record = value_bytes(claims, at + 7);
   claim->job.worker = claim->job.code = claim->job.message = claim->job.queue = "";
   if (body.length) {
     claim->rendered = true;
@@ -79,8 +79,16 @@ static bool decode_claim(struct store_call *call, const struct redis_value *grou
     struct bytes queue_id = value_bytes(group, GROUP_QUEUE_ID);
     if (queue_id.length == sizeof claim->job.queue_id)
       memcpy(claim->job.queue_id, queue_id.data, queue_id.length);
-  } else if (job_at) {
-    return value_job(call, redis_at(group, GROUP_JOBS), job_at - 1, &claim->job);
+  } else if (record.length) {
+    claim->job.id = job;
+    return job_read(call,
+                    &(struct job_values){.record = record,
+                                         .state = value_bytes(claims, at + 8),
+                                         .queue_id = value_bytes(group, GROUP_QUEUE_ID),
+                                         .queue = value_text(group, GROUP_QUEUE),
+                                         .seen = (int)value_number(claims, at + 6),
+                                         .purge_ms = value_number(group, GROUP_PURGE)},
+                    &claim->job);
   }
   return true;
 }

@@ -19,7 +19,7 @@ local TO_RULE, TO_TEST, TO_OWN = 0, 1, 2
 local SETTLEMENT = '>BHBI7I6I6' -- the beginning of an attempt: state, HTTP status, why there is a next one, token, start, next
 
 local fetch_deliveries, delivery, save_delivery, unreadable, create_delivery, claim_delivery, deliver_at_once, peek_delivery
-local last_attempt, open_texts, add_attempt, end_attempts, is_rendered, frozen_url
+local group_of, last_attempt, open_texts, add_attempt, end_attempts, is_rendered, frozen_url
 
 do
   -- Version, kind, state, claims in a row that ran out, claim token, next attempt (ended: when it ended), attempts, when it was last put
@@ -33,7 +33,7 @@ do
   local BODY = '>BBBH'
 
   -- G: the name of the outbox group.
-  local function group_of(T, kind, number, endpoint)
+  function group_of(T, kind, number, endpoint)
     local group = T.groups[number]
     if not group then
       group = num(number)

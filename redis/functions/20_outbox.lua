@@ -33,6 +33,7 @@ end
 -- A delivery has reached its last state; retention takes it later.
 local function retire_delivery(T, Q, id)
   add_to(T, Q.ended_deliveries, T.ms, id)
+  if Q.delivered_more then return end
   mark(T, 'T' .. Q.number, T.ms + DELIVERIES_KEPT_MS)
   Q.delivered_more = true
 end

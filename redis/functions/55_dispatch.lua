@@ -42,10 +42,10 @@ do -- claim
   local TOO_OLD_MAX = 50 -- deliveries that a claim ends for their age
   local LOOK_MS = 1000 -- between two looks for such
 
-  -- What all claims of a group have in common, as decode_group of store_claims.c reads it; deliveries and jobs are added to [1] and [2]. A
-  -- job's own endpoint has nothing of the rule.
+  -- What all claims of a group have in common, as decode_group of store_outbox.c reads it; deliveries are added to [1]. A job's own
+  -- endpoint has nothing of the rule.
   local function group_values(T, Q, kind, group, expiry, timeout)
-    local values = {{}, {}, group, kind, Q.bucket, Q.name, Q.id, expiry, timeout}
+    local values = {{}, Q.purge_ms, group, kind, Q.bucket, Q.name, Q.id, expiry, timeout}
     if kind ~= TO_OWN then
       local rule = rule_of(T, Q)
       local trust = rule.trust ~= '' and call('HMGET', T.p .. 'trust:' .. Q.number, 'ca', 'crt', 'key') or {}
@@ -57,9 +57,10 @@ do -- claim
     return values
   end
 
-  -- The jobs and bodies that claims of these deliveries answer with: bodies of those that have been claimed before, else jobs.
-  local function read_ahead(T, ids, first, last)
-    local jobs, bodies, keys = {}, {}, {}
+  -- The bodies, and jobs' records and states, that claims of these deliveries answer with: bodies of those that have been claimed before,
+  -- else jobs.
+  local function read_ahead(T, Q, ids, first, last)
+    local jobs, bodies, keys, records, states = {}, {}, {}, {}, {}
     for k = first, last do
       local kind, _, token = peek_delivery(T, ids[k])
       if kind and token > 0 then keys[#keys + 1], bodies[#bodies + 1] = T.p .. 'body:' .. ids[k], ids[k]
@@ -70,41 +71,48 @@ do -- claim
       bodies[bodies[k]] = got[k]
       if not got[k] and #bodies[k] == DELIVERY_ID_SIZE then jobs[#jobs + 1] = sub(bodies[k], 1, 16) end
     end
-    if #jobs > 0 then fetch(T, number_of(jobs[1]), jobs) end -- of one queue, as the group is
-    return bodies
+    if #jobs > 0 then
+      local got_records, got_states = read(T, Q.number, jobs)
+      for k = 1, #jobs do records[jobs[k]], states[jobs[k]] = got_records[k], got_states[k] end
+    end
+    return bodies, records, states
+  end
+
+  -- What a reader sees of a job: most have ended, which needs nothing but the first byte of their state.
+  local function state_seen(Q, job, record, state)
+    local seen = state and byte(state) or SUBMITTED
+    return seen == SUBMITTED and view(Q, job, state and decode_state(record, state) or new_job(record)) or seen
   end
 
   -- Claims the deliveries of a group that are due, as many as `most` and `room_bytes` allow. Returns how many were taken from the outbox, how many
   -- of them are claimed, about how many bytes these are, and the answer: per delivery id, token, attempts, since when it is tried,
-  -- number, body, and where its job is (0: nowhere).
+  -- number, body; its job's state as a reader sees it, record and state as they are stored ('' where there is no job, or a body).
   local function take(T, Q, kind, group, ids, grace, room_bytes)
     local timeout = kind == TO_OWN and 15000 or rule_of(T, Q).timeout
     local expiry = T.ms + timeout + grace
     local values = group_values(T, Q, kind, group, expiry, timeout)
-    local claims, jobs, claims_key = values[1], values[2], T.p .. 'claims:' .. group
-    local n, bytes, taken, count, token, bodies = 0, 0, 0, 0, Q.token, nil
+    local claims, claims_key = values[1], T.p .. 'claims:' .. group
+    local n, bytes, taken, count, token, bodies, records, states = 0, 0, 0, 0, Q.token, nil, nil, nil
     fetch_deliveries(T, ids)
     for k = 1, #ids do
       if bytes >= room_bytes then break end
-      if k % CLAIM_CHUNK == 1 then bodies = read_ahead(T, ids, k, min(k + CLAIM_CHUNK - 1, #ids)) end
+      if k % CLAIM_CHUNK == 1 then bodies, records, states = read_ahead(T, Q, ids, k, min(k + CLAIM_CHUNK - 1, #ids)) end
       local id = ids[k]
       taken = k
       if T.deliveries[id] then
-        local body, at = bodies[id] or '', 0
+        local body, seen, record, state = bodies[id] or '', 0, '', ''
         token = max(T.us, token + 1)
         local attempts, since, number = claim_delivery(T, id, token)
         add_to(T, claims_key, expiry, id)
         if body == '' and kind ~= TO_TEST then
           local job = sub(id, 1, 16)
-          local J = read_job(T, job)
-          if J then
-            at = #jobs + 1
-            bytes = bytes + add_job(T, jobs, Q, job, J)
+          if records[job] then
+            record, state, seen = records[job], states[job] or '', state_seen(Q, job, records[job], states[job])
           end
         end
-        claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5], claims[n + 6], claims[n + 7] =
-          id, token, attempts, since, number, body, at
-        n, count, bytes = n + 7, count + 1, bytes + #body
+        claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5], claims[n + 6], claims[n + 7], claims[n + 8], claims[n + 9] =
+          id, token, attempts, since, number, body, seen, record, state
+        n, count, bytes = n + 9, count + 1, bytes + #body + #record + #state
       elseif T.unreadable[id] then
         redis.log(redis.LOG_WARNING, 'ringback: a delivery of queue ' .. Q.number .. ' was written by another version and is set aside')
       end
@@ -272,7 +280,7 @@ do -- freeze and settle
     local Q = queue(T, number_of(id))
     local rule = Q and rule_of(T, Q)
     if not rule or rule.failures > 0 or not rule.on then return false end
-    local group = num(Q.number)
+    local group = group_of(T, TO_RULE, Q.number)
     if breaker_room(T, group) < math.huge or not deliver_at_once(T, id, token, entry) then return false end
     remove_from(T, Q.claims, id)
     count_open(Q, -1)

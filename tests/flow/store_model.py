@@ -99,17 +99,17 @@ class Claim:
     """One of a claim's answer."""
 
     def __init__(self, group, values):
-        jobs, self.group, self.kind, self.expiry = group[1], group[2].decode(), group[3], group[7]
-        self.id, self.token, self.attempts, self.since, self.number, self.body, job = values
+        purge, self.group, self.kind, self.expiry = group[1], group[2].decode(), group[3], group[7]
+        self.id, self.token, self.attempts, self.since, self.number, self.body, seen, record, state = values
         self.rule = group[9:]  # URL, secrets, ...; nothing for a job's own endpoint
-        self.job = jobs[job - 1:] if job else None
+        self.job = [self.id[:16], seen, purge, record, state] if record else None
 
     frozen = property(lambda self: bool(self.body))
 
 
 def claims_of(answer):
     """What a claim gave: those of all its groups."""
-    return [Claim(group, group[0][at:at + 7]) for group in answer[2] for at in range(0, len(group[0]), 7)]
+    return [Claim(group, group[0][at:at + 9]) for group in answer[2] for at in range(0, len(group[0]), 9)]
 
 
 class Library:
