@@ -1,5 +1,5 @@
-/* A connection is a socket, hiredis as the reader of its protocol, bytes to send, and the commands whose
- * replies are still to come, in order. It goes
+/* A connection is a socket, a reader of the protocol, bytes to send, and the commands whose replies are still to come,
+ * in order. It goes
  *
  *   DOWN -> RESOLVING -> CONNECTING -> SETUP -> UP -> DOWN
  *
@@ -12,7 +12,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <hiredis/hiredis.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -24,6 +23,7 @@
 
 #include "redis/buffer.h"
 #include "redis/library.h"
+#include "redis/protocol.h"
 #include "redis/resolve.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -59,7 +59,7 @@ struct redis_connection {
   struct resolution *resolution;       /* RESOLVING, and CONNECTING while addresses are left */
   const struct addrinfo *next_address; /* CONNECTING: to try when this one fails */
   int fd;                              /* -1 before CONNECTING */
-  redisReader *reader;                 /* SETUP and UP */
+  struct protocol_reader *reader;      /* SETUP and UP */
   size_t partial_bytes;                /* read since the last whole reply */
   struct buffer out;                   /* bytes that may be sent now */
   struct buffer waiting;               /* commands that wait for UP */
@@ -91,53 +91,6 @@ static void *must(void *memory) {
   return memory;
 }
 
-/* --- replies --- */
-
-static const redisReply nil = {.type = REDIS_REPLY_NIL};
-
-static const redisReply *as_reply(const struct redis_value *value) {
-  return (const redisReply *)value;
-}
-
-enum redis_kind redis_kind(const struct redis_value *value) {
-  switch (as_reply(value)->type) {
-  case REDIS_REPLY_INTEGER:
-    return REDIS_INTEGER;
-  case REDIS_REPLY_STRING:
-  case REDIS_REPLY_STATUS:
-    return REDIS_TEXT;
-  case REDIS_REPLY_ARRAY:
-    return REDIS_ARRAY;
-  case REDIS_REPLY_ERROR:
-    return REDIS_ERROR;
-  default:
-    return REDIS_NIL;
-  }
-}
-
-const char *redis_text(const struct redis_value *value, size_t *length) {
-  enum redis_kind kind = redis_kind(value);
-  bool text = (kind == REDIS_TEXT || kind == REDIS_ERROR) && as_reply(value)->str;
-  if (length)
-    *length = text ? (size_t)as_reply(value)->len : 0;
-  return text ? as_reply(value)->str : "";
-}
-
-int64_t redis_integer(const struct redis_value *value) {
-  if (redis_kind(value) == REDIS_INTEGER)
-    return as_reply(value)->integer;
-  return redis_kind(value) == REDIS_TEXT ? strtoll(redis_text(value, NULL), NULL, 10) : 0;
-}
-
-size_t redis_count(const struct redis_value *value) {
-  return redis_kind(value) == REDIS_ARRAY ? as_reply(value)->elements : 0;
-}
-
-const struct redis_value *redis_at(const struct redis_value *value, size_t index) {
-  const redisReply *reply = index < redis_count(value) ? as_reply(value)->element[index] : &nil;
-  return (const struct redis_value *)reply;
-}
-
 /* --- the ring of pending commands --- */
 
 static void push_pending(struct redis_connection *connection, redis_reply_done *done, void *context) {
@@ -162,34 +115,8 @@ static struct pending pop_pending(struct redis_connection *connection) {
   return first;
 }
 
-/* What a count or a length looks like in the protocol. */
-static void append_header(struct buffer *buffer, char kind, size_t number) {
-  char text[24];
-  size_t at = sizeof text;
-  text[--at] = '\n';
-  text[--at] = '\r';
-  do
-    text[--at] = (char)('0' + number % 10);
-  while ((number /= 10) > 0);
-  text[--at] = kind;
-  buffer_append(buffer, text + at, sizeof text - at);
-}
-
-/* hiredis would format it with sprintf into memory of its own, to be copied from there: a twentieth of the server's
- * CPU.
- */
-static void append_command(struct buffer *buffer, size_t count, const char *const *arguments, const size_t *lengths) {
-  append_header(buffer, '*', count);
-  for (size_t i = 0; i < count; i++) {
-    size_t length = lengths ? lengths[i] : strlen(arguments[i]);
-    append_header(buffer, '$', length);
-    buffer_append(buffer, arguments[i], length);
-    buffer_append(buffer, "\r\n", 2);
-  }
-}
-
 static void append_words(struct buffer *buffer, size_t count, const char *const *words) {
-  append_command(buffer, count, words, NULL);
+  protocol_append_command(buffer, count, words, NULL);
 }
 
 /* --- losing it --- */
@@ -198,8 +125,7 @@ static void close_socket(struct redis_connection *connection) {
   if (connection->fd >= 0)
     close(connection->fd);
   connection->fd = -1;
-  if (connection->reader)
-    redisReaderFree(connection->reader);
+  protocol_reader_destroy(connection->reader);
   connection->reader = NULL;
   connection->partial_bytes = 0;
 }
@@ -256,7 +182,7 @@ static void add_step(struct redis_connection *connection, enum setup_step step, 
 static void begin_setup(struct redis_connection *connection) {
   const struct redis_target *target = connection->target;
   connection->state = SETUP;
-  connection->reader = must(redisReaderCreate());
+  connection->reader = protocol_reader_create();
   connection->step_count = connection->step_at = 0;
   if (target->password && target->user)
     add_step(connection, STEP_AUTH, 3, (const char *[]){"AUTH", target->user, target->password});
@@ -515,16 +441,16 @@ static void take_reply(struct redis_connection *connection, const struct redis_v
 static void take_replies(struct redis_connection *connection) {
   unsigned generation = connection->generation;
   while (connection->generation == generation) {
-    void *reply = NULL;
-    if (redisReaderGetReply(connection->reader, &reply) != REDIS_OK) {
-      drop(connection, "Redis does not speak its protocol", connection->reader->errstr);
+    struct redis_value *reply;
+    if (!protocol_read(connection->reader, &reply)) {
+      drop(connection, "Redis does not speak its protocol", protocol_error(connection->reader));
       return;
     }
     if (!reply)
       return;
     connection->partial_bytes = 0;
     take_reply(connection, reply);
-    freeReplyObject(reply);
+    protocol_free(reply);
   }
 }
 
@@ -546,7 +472,7 @@ static void read_some(struct redis_connection *connection) {
       return;
     }
     connection->partial_bytes += (size_t)length;
-    redisReaderFeed(connection->reader, bytes, (size_t)length);
+    protocol_feed(connection->reader, bytes, (size_t)length);
     take_replies(connection);
     if (connection->generation == generation && connection->partial_bytes > REPLY_BYTES_MAX) {
       drop(connection, "a reply of Redis is too large", NULL);
@@ -604,7 +530,7 @@ void redis_command(struct redis_connection *connection, size_t count, const char
     return;
   }
   struct buffer *buffer = connection->state == UP ? &connection->out : &connection->waiting;
-  append_command(buffer, count, arguments, lengths);
+  protocol_append_command(buffer, count, arguments, lengths);
   push_pending(connection, done, context);
   if (buffer_length(buffer) > UNSENT_BYTES_MAX)
     drop(connection, "too much is waiting to be sent to Redis", NULL);

@@ -1,5 +1,4 @@
-/* One connection to Redis, the only module that knows hiredis. It never blocks; whoever waits does so with poll on its
- * descriptor.
+/* One connection to Redis. It never blocks; whoever waits does so with poll on its descriptor.
  *
  * Connecting includes AUTH, SELECT and loading the function library where it is not there yet; until that is done
  * commands wait. After any error the connection is closed, every command that was not answered gets a NULL reply, and a
@@ -11,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "redis/reply.h"
 
 /* Where Redis is. */
 struct redis_target {
@@ -27,17 +28,6 @@ bool redis_target_parse(const char *url, struct redis_target *target, const char
 void redis_target_clear(struct redis_target *target);
 /* Without the password, for logs. */
 void redis_target_describe(const struct redis_target *target, char *text, size_t size);
-
-/* A reply or a part of one; lives until the callback returns. */
-struct redis_value;
-
-enum redis_kind { REDIS_NIL, REDIS_INTEGER, REDIS_TEXT, REDIS_ARRAY, REDIS_ERROR };
-
-enum redis_kind redis_kind(const struct redis_value *value);
-int64_t redis_integer(const struct redis_value *value);                  /* also of a decimal text; else 0 */
-const char *redis_text(const struct redis_value *value, size_t *length); /* NUL-terminated; "" if it is no text */
-size_t redis_count(const struct redis_value *value);                     /* 0 unless an array */
-const struct redis_value *redis_at(const struct redis_value *value, size_t index); /* a nil beyond the end */
 
 struct redis_connection;
 

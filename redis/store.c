@@ -2,7 +2,7 @@
  * in order.
  *
  * It knows nothing of what the functions mean (store_queues.c, store_jobs.c, store_workers.c, store_callbacks.c) nor of
- * hiredis (connection.c). It belongs to one thread; only the metrics are read by others.
+ * hiredis (protocol.c). It belongs to one thread; only the metrics are read by others.
  */
 #include "redis/store.h"
 
