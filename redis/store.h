@@ -364,6 +364,20 @@ typedef void store_sweep_done(void *context, const struct store_error *error, co
 /* One bounded slice of expired leases, due jobs, expiry, retention, abandoned claims and trash. */
 void store_sweep(struct store *store, unsigned partition, store_sweep_done *done, void *context);
 
+/* Where a repair goes on: a queue's number and a position in its deliveries. All zero: from the start, and afterwards:
+ * all were seen. */
+struct store_repair {
+  uint64_t queue_number;
+  char position[24];
+  int64_t repaired; /* in this slice */
+};
+
+typedef void store_repair_done(void *context, const struct store_error *error, const struct store_repair *next);
+/* One bounded slice of a look at whether deliveries are where their records say, which puts them there (65_repair.lua).
+ */
+void store_repair(struct store *store, unsigned partition, const struct store_repair *from, store_repair_done *done,
+                  void *context);
+
 typedef void store_timers_done(void *context, const struct store_error *error, const int64_t due_ms[PARTITIONS],
                                int64_t now_ms);
 /* The earliest timer of every partition (INT64_MAX: none; 0 where trash waits). */

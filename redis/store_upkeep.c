@@ -26,6 +26,30 @@ void store_sweep(struct store *store, unsigned partition, store_sweep_done *done
   call_send(store, call);
 }
 
+/* --- the repair --- */
+
+static void answer_repair(struct store_call *call, const struct store_error *error, const struct redis_value *reply) {
+  store_repair_done *done = (store_repair_done *)call->done;
+  struct store_repair next = {0};
+  if (!error->code) {
+    next.queue_number = (uint64_t)value_number(reply, 1);
+    snprintf(next.position, sizeof next.position, "%s", value_text(reply, 2));
+    next.repaired = value_number(reply, 3);
+  }
+  done(call->context, error, &next);
+}
+
+void store_repair(struct store *store, unsigned partition, const struct store_repair *from, store_repair_done *done,
+                  void *context) {
+  struct store_call *call = call_create(store, "repair", partition, answer_repair, (void (*)(void))done, context);
+  call_add_number(call, (int64_t)from->queue_number);
+  call_add_text(call, from->position);
+  call->items = 250; /* as above */
+  call_send(store, call);
+}
+
+/* --- timers --- */
+
 /* One round of looking at every partition's timers: 2 * PARTITIONS + 1 plain commands. */
 struct timers {
   store_timers_done *done;

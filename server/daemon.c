@@ -97,6 +97,7 @@ static void write_metrics(void *context, FILE *file) {
   struct metrics metrics = {.notifications = listener_notifications(daemon->listener),
                             .sweep_slices = sweeper_slices(daemon->sweeper),
                             .sweep_changes = sweeper_changes(daemon->sweeper),
+                            .repairs = sweeper_repairs(daemon->sweeper),
                             .redis_up = sweeper_redis_answers(daemon->sweeper)};
   rpc_server_metrics(daemon->server, &metrics.rpc);
   dispatcher_metrics(daemon->dispatcher, &metrics.dispatcher);

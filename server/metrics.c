@@ -53,6 +53,8 @@ static const struct {
      offsetof(struct metrics, dispatcher.stalls)},
     {"ringback_sweep_slices_total", "counter", "Slices of upkeep done.", offsetof(struct metrics, sweep_slices)},
     {"ringback_sweep_changes_total", "counter", "Changes made by them.", offsetof(struct metrics, sweep_changes)},
+    {"ringback_callbacks_repaired_total", "counter", "Callbacks that were put back to where Redis had lost them from.",
+     offsetof(struct metrics, repairs)},
     {"ringback_notifications_total", "counter", "Notifications received from Redis.",
      offsetof(struct metrics, notifications)},
     {"ringback_redis_restarts_total", "counter", "Times the server's own Redis was started again.",

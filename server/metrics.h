@@ -15,7 +15,7 @@ struct metrics {
   struct rpc_metrics rpc;
   struct store_metrics store; /* of all RPC threads together */
   struct dispatcher_metrics dispatcher;
-  uint64_t sweep_slices, sweep_changes;
+  uint64_t sweep_slices, sweep_changes, repairs;
   uint64_t notifications;
   uint64_t redis_restarts;
   uint64_t redis_up; /* 0 or 1 */

@@ -8,11 +8,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 
 enum {
   LOOK_MS_MAX = 100, /* a timer set meanwhile is late by this at most */
   ANSWER_MS_MAX = 1000,
+  REPAIR_MS = 100, /* at least between two slices of the repair: a thousand deliveries a second */
   SLICES_MAX = 32, /* of one partition in a row, before the others are looked at again */
 };
 
@@ -26,7 +28,10 @@ struct sweeper {
   bool due[PARTITIONS];
   bool failed; /* the look got no answer */
   atomic_bool answers;
-  atomic_uint_least64_t slices, changes;
+  atomic_uint_least64_t slices, changes, repairs;
+  unsigned repair_partition;
+  struct store_repair repair; /* where it goes on in that partition */
+  int64_t repair_us;          /* when the last slice began */
 };
 
 /* One partition's turn. */
@@ -71,6 +76,31 @@ static void sweep_due(struct sweeper *sweeper) {
   store_flush(sweeper->store, ANSWER_MS_MAX);
 }
 
+static void repaired(void *context, const struct store_error *error, const struct store_repair *next) {
+  struct sweeper *sweeper = context;
+  if (error->code != STORE_OK)
+    return;
+  if (next->repaired > 0) {
+    atomic_fetch_add(&sweeper->repairs, (uint64_t)next->repaired);
+    log_event(LOG_WARN, "callbacks that redis had lost from their places were put back",
+              log_number("partition", sweeper->repair_partition), log_number("count", next->repaired));
+  }
+  sweeper->repair = *next;
+  if (next->queue_number == 0)
+    sweeper->repair_partition = (sweeper->repair_partition + 1) % PARTITIONS;
+}
+
+/* One slice at a time, partition after partition, for as long as the server runs. */
+static void repair_on(struct sweeper *sweeper) {
+  int64_t now_us = clock_monotonic_us();
+  if (now_us - sweeper->repair_us < REPAIR_MS * 1000)
+    return;
+  sweeper->repair_us = now_us;
+  struct store_repair from = sweeper->repair;
+  store_repair(sweeper->store, sweeper->repair_partition, &from, repaired, sweeper);
+  store_flush(sweeper->store, ANSWER_MS_MAX);
+}
+
 static void note_pulse(struct sweeper *sweeper) {
   bool answers = !sweeper->failed;
   if (atomic_exchange(&sweeper->answers, answers) == answers)
@@ -88,8 +118,10 @@ static void *run(void *data) {
     store_timers(sweeper->store, looked, sweeper);
     store_flush(sweeper->store, ANSWER_MS_MAX);
     note_pulse(sweeper);
-    if (!sweeper->failed)
+    if (!sweeper->failed) {
       sweep_due(sweeper);
+      repair_on(sweeper);
+    }
   } while (poll(&stop, 1, (int)sweeper->wait_ms) == 0);
   return NULL;
 }
@@ -127,4 +159,8 @@ uint64_t sweeper_slices(const struct sweeper *sweeper) {
 
 uint64_t sweeper_changes(const struct sweeper *sweeper) {
   return atomic_load(&sweeper->changes);
+}
+
+uint64_t sweeper_repairs(const struct sweeper *sweeper) {
+  return atomic_load(&sweeper->repairs);
 }

@@ -1,5 +1,6 @@
 /* The sweeper: a thread with a store of its own that looks at every partition's earliest timer and has Redis do what is
  * due, one bounded slice a partition at a time. Each server has one; whichever gets to a partition first does the work.
+ * Beside that it goes round all deliveries, slowly, and repairs what is not where it belongs.
  *
  * Its look is also the server's pulse: it tells whether Redis answers.
  */
@@ -24,5 +25,6 @@ void sweeper_destroy(struct sweeper *sweeper);
 bool sweeper_redis_answers(const struct sweeper *sweeper);
 uint64_t sweeper_slices(const struct sweeper *sweeper);  /* swept so far */
 uint64_t sweeper_changes(const struct sweeper *sweeper); /* made by them */
+uint64_t sweeper_repairs(const struct sweeper *sweeper); /* of callbacks that were not where they belong */
 
 #endif

@@ -299,7 +299,17 @@ class Outbox:
         if self.pick.random() < 0.7:
             self.sweep()
 
-    OPERATIONS = [submit] * 4 + [end] * 5 + [retry, change_rule] + [claim] * 3 + [claim_all] + [settle] * 5 + [settle_stale, redeliver] + [advance] * 4
+    def repair(self):
+        """There is nothing to repair: whatever happens leaves everything in its place."""
+        at = [0, b""]
+        while True:
+            code, *after, repaired = self.library.call("repair", *at)
+            assert (code, repaired) == (OK, 0)
+            if after in ([0, b""], at):  # all was seen, or there is trash
+                return
+            at = after
+
+    OPERATIONS = [submit] * 4 + [end] * 5 + [retry, change_rule] + [claim] * 3 + [claim_all] + [settle] * 5 + [settle_stale, redeliver, repair] + [advance] * 4
 
     def compare(self):
         found, position = {}, b""

@@ -1,5 +1,5 @@
 """What the store holds belongs together at every moment: Redis is killed in the midst of everything, and what is left of its append-only
-file, cut off at any byte, still satisfies invariants.py. That is why nothing goes round to repair what was missed."""
+file, cut off at any byte, still satisfies invariants.py. So the repair has nothing to do, unless Redis came back with something else."""
 import contextlib
 import random
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 import harness
 from harness import Api, bucket_of, duration, eventually, lease_of, timestamp
-from invariants import check, violations
+from invariants import PENDING, check, violations
 
 # --- the checker notices ---------------------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ SABOTAGE = [
     ("j:*", lambda r, key: r.delete(key), "jobs as gone from its list"),
     ("state:*", lambda r, key: r.delete(key), "running jobs of 0"),
     *(("timers", lambda r, key, kind=kind: r.zrem(key, *[m for m in r.zrange(key, 0, -1) if (m[1:2] if m[:1] == b"." else b"L") == kind]), said) for kind, said in (
-        (b"C", "the timer C"), (b"T", "no timer to forget"), (b"L", "no lease timer"), (b"D", "the timer D"), (b"R", "no timer to forget"),
+        (b"C", "the timer C"), (b"T", "ended deliveries and no timer"), (b"L", "no lease timer"), (b"D", "the timer D"), (b"R", "no timer to forget"),
         (b"E", "no timer for it"))),
 ]
 
@@ -76,6 +76,69 @@ def test_the_invariants_notice_whatever_is_taken_from_the_store(start_redis, sta
         found = violations(client)
         assert any(said in what for what in found), f"{pattern}: {found}"
         client.restore(keys[0], 0, kept, replace=True)
+    check(client)
+
+
+# --- the repair puts callbacks back ----------------------------------------------------------------------------------------------
+
+# Of what was done above, what leaves enough to tell where a callback belongs.
+REPAIRED = ["due", "outbox:*", "claims:*", "d:*", "dended:*", "timers"]
+
+
+def test_the_repair_puts_callbacks_back_to_where_they_belong(start_redis, start_server, bucket, receiver):
+    redis = start_redis("--appendfsync", "no")
+    store_of_everything(start_server(redis=redis.url), bucket, receiver)
+    client = redis.client()
+    functions, = (library[library.index(b"functions") + 1] for library in client.function_list())
+    repair, = (function[1].decode() for function in functions if function[1].startswith(b"repair"))
+
+    def repair_all():
+        done = 0
+        for tag in {key[:5] for key in client.scan_iter("{p*}*", count=1000)}:
+            at = [0, b""]
+            while True:
+                [[code, *at, repaired]] = client.fcall(repair, 1, tag, 2, *at)
+                assert code == 0
+                done += repaired
+                if at == [0, b""]:
+                    break
+        return done
+
+    assert repair_all() == 0
+    kept = {key: client.dump(key) for key in client.scan_iter("{p*}*", count=1000)}
+    for pattern, harm, said in SABOTAGE:
+        if pattern not in REPAIRED or pattern == "timers" and "timer C" not in said and "ended deliveries" not in said:
+            continue
+        harm(client, sorted(client.scan_iter("{p*}" + pattern, count=1000))[0])
+        assert violations(client), pattern
+        assert repair_all() > 0, pattern
+        assert not violations(client), (pattern, violations(client))
+        assert repair_all() == 0, pattern
+        client.delete(*client.scan_iter("{p*}*", count=1000))
+        for key, value in kept.items():
+            client.restore(key, 0, value)
+
+
+def test_a_callback_that_redis_lost_from_the_outbox_is_sent(start_redis, start_server, bucket, receiver):
+    redis = start_redis("--appendfsync", "no")
+    server = start_server(redis=redis.url)
+    queue = server.api.make_queue(bucket)
+    receiver.status = 500
+    server.api.submit(queue, 3, callback=dict(url=receiver.url("/own")))
+    for leased in server.api.lease(queue, 3):
+        server.api.finish(leased)
+    receiver.wait(3)
+    eventually(lambda: {d.state for d in server.api.callback.ListDeliveries(queue=queue).deliveries} == {PENDING}, what="all wait for another attempt")
+    server.kill()
+    client = redis.client()
+    outbox, = client.scan_iter("{p*}outbox:*", count=1000)
+    client.delete(outbox)
+    client.delete(outbox[:5] + b"due")
+    receiver.status = 200
+    server = start_server(redis=redis.url)
+    receiver.wait(6, 60)
+    eventually(lambda: not server.api.callback.ListDeliveries(queue=queue, states=["DELIVERY_STATE_PENDING", "DELIVERY_STATE_SENDING"]).deliveries, what="all are delivered")
+    assert server.metrics()["ringback_callbacks_repaired_total"] == 3
     check(client)
 
 
@@ -180,6 +243,7 @@ def test_whatever_a_killed_redis_loses_what_it_has_left_belongs_together(start_r
         for _ in range(4):
             time.sleep(1)
             check(redis.client())
+        assert {server.metrics()["ringback_callbacks_repaired_total"] for server in servers} == {0}
         redis.kill()
     finally:
         for server in servers:

@@ -51,6 +51,12 @@ def test_a_cycle_finishes_every_job_exactly_once(tool, options):
     check_spans(answer["submitToWorkerMs"], 1000)
 
 
+@pytest.mark.faults
+def test_a_cycle_may_finish_more_than_its_queue_keeps(tool):
+    answer = tool("bench", "cycle", "--count", 102_000, "--batch", 100, "--in-flight", 4, "--workers", 4, "--payload-bytes", 24, "--json").json
+    assert answer["ledger"]["finished"] == 102_000 and answer["ledger"]["lost"] == 0
+
+
 def test_a_cycle_waits_for_its_callbacks_and_tells_which_did_not_end(tool, receiver):
     answer = tool("bench", "cycle", "--count", 500, "--callback-url", receiver.url(), "--json").json
     assert len(receiver.requests) == 500
