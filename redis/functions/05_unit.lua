@@ -66,7 +66,7 @@ local function read(T, number, ids)
 end
 
 -- A job as the unit has it: nil: not read; false: there is none. A state alone stays the bytes that were read until somebody asks.
-local function job_read(T, id)
+local function job_at_hand(T, id)
   local J = T.jobs[id]
   if J == nil and T.states[id] then
     J = decode_state(nil, T.states[id])
@@ -79,7 +79,7 @@ end
 local function fetch(T, number, ids)
   local wanted, n = {}, 0
   for k = 1, #ids do
-    local J = job_read(T, ids[k])
+    local J = job_at_hand(T, ids[k])
     if J == nil or J and not J.rec then
       n = n + 1
       wanted[n] = ids[k]
@@ -104,7 +104,7 @@ end
 
 -- A job with its record; nil where there is none.
 local function read_job(T, id)
-  local J = job_read(T, id)
+  local J = job_at_hand(T, id)
   if J == nil or J and not J.rec then
     fetch(T, number_of(id), {id})
     J = T.jobs[id]

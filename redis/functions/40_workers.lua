@@ -102,7 +102,7 @@ end)
 local function held(T, bucket, id, token)
   local Q = queue(T, number_of(id))
   if not Q or Q.bucket ~= bucket then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
-  local J = job_read(T, id) or read_job(T, id)
+  local J = job_at_hand(T, id) or read_job(T, id)
   if not J then return nil, nil, NOT_FOUND, NO_JOB, STOP_GONE end
   if J.st == RUNNING then
     if J.token == token then return Q, J end
