@@ -59,7 +59,8 @@ struct sender_request {
    * connections. Must live until done runs. */
   const struct sender_trust *trust;
   bool keep_response;
-  int timeout_ms; /* DNS, connecting and the answer together; 0: 15 s */
+  int timeout_ms;         /* DNS, connecting and the answer together; 0: 15 s */
+  int connect_timeout_ms; /* connecting, TLS included; 0: 3 s */
   /* Asked just before the first byte leaves, in the sender's thread; false means CALLBACK_ERROR_CANCELLED. May be NULL.
    */
   bool (*may_send)(void *context);

@@ -59,15 +59,18 @@ struct transfer *transfer_create(const struct sender_request *request, struct se
   struct transfer *transfer = malloc(size);
   if (!transfer)
     abort();
-  *transfer = (struct transfer){.start_us = now_us,
-                                .timeout_us = (request->timeout_ms ? request->timeout_ms : SENDER_TIMEOUT_MS) * 1000LL,
-                                .may_send = request->may_send,
-                                .narrowed = request->allowed,
-                                .trust = request->trust,
-                                .body = request->body,
-                                .body_bytes = request->body_bytes,
-                                .url = sender_urls_take(urls, request->url),
-                                .result.retry_after_ms = -1};
+  *transfer = (struct transfer){
+      .start_us = now_us,
+      .timeout_us = (request->timeout_ms ? request->timeout_ms : SENDER_TIMEOUT_MS) * 1000LL,
+      .connect_timeout_us =
+          (request->connect_timeout_ms ? request->connect_timeout_ms : SENDER_CONNECT_TIMEOUT_MS) * 1000LL,
+      .may_send = request->may_send,
+      .narrowed = request->allowed,
+      .trust = request->trust,
+      .body = request->body,
+      .body_bytes = request->body_bytes,
+      .url = sender_urls_take(urls, request->url),
+      .result.retry_after_ms = -1};
   if (request->keep_response && !(transfer->kept = malloc(SENDER_RESPONSE_KEPT_MAX)))
     abort();
   if (transfer->url->error)
@@ -290,7 +293,9 @@ static bool set_trust(struct transfer *transfer) {
 /* Every one of these is set for every request: the handle still has what the one before it brought. */
 static bool set_request(struct transfer *transfer, long left_ms) {
   CURL *easy = transfer->easy;
-  long connect_ms = left_ms < SENDER_CONNECT_TIMEOUT_MS ? left_ms : SENDER_CONNECT_TIMEOUT_MS;
+  long connect_ms = (long)(transfer->connect_timeout_us / 1000);
+  if (connect_ms > left_ms)
+    connect_ms = left_ms;
   return !curl_easy_setopt(easy, CURLOPT_CURLU, transfer->url->parsed) &&
          !curl_easy_setopt(easy, CURLOPT_RESOLVE, transfer->resolve) &&
          !curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->body) &&

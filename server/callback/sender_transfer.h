@@ -23,7 +23,7 @@ struct transfer {
   struct curl_slist *resolve;
   const void *body;
   size_t body_bytes;
-  int64_t timeout_us, start_us;
+  int64_t timeout_us, connect_timeout_us, start_us;
   int64_t begin_us; /* when curl was given it */
   int64_t
       dialled_us; /* from then until a new connection was there and its handshake began; 0: it did not come to that */

@@ -57,7 +57,7 @@ class Client:
                  grpc.StatusCode.INTERNAL)
         while True:
             try:
-                return getattr(getattr(self.api, service), method)(timeout=10, **fields)
+                return getattr(getattr(self.api, service), method)(timeout=30, **fields)
             except grpc.RpcError as error:
                 if error.code() not in again:
                     raise

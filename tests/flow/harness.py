@@ -2,10 +2,12 @@
 
 Nothing here knows the server's inside. Every process is started by this module, is remembered by its process id and is ended by it.
 Environment: RINGBACK_BUILD (the build directory, default build/), RINGBACK_WRAP (a command put before ringbackd, such as valgrind),
-RINGBACK_SLOW (a factor on every time limit, for sanitizers and valgrind).
+RINGBACK_SLOW (a factor on every time limit, for sanitizers and valgrind). What a test waits for may take PATIENCE times as long as it
+says: a limit ends a test that waits in vain, and says nothing of how fast the machine is.
 """
 import contextlib
 import importlib
+import itertools
 import os
 import pathlib
 import re
@@ -26,6 +28,7 @@ BUILD = pathlib.Path(os.environ.get("RINGBACK_BUILD") or ROOT / "build").resolve
 SERVER = BUILD / "bin" / "ringbackd"
 WRAP = shlex.split(os.environ.get("RINGBACK_WRAP", ""))
 SLOW = float(os.environ.get("RINGBACK_SLOW", "1"))
+PATIENCE = 6 * SLOW
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer|ERROR SUMMARY: [1-9]|Assertion .* failed")
 
 SERVICES = {"queue": ("queue", "QueueService"), "job": ("job", "JobService"), "worker": ("worker", "WorkerService"),
@@ -73,10 +76,10 @@ class Service:
 
     @staticmethod
     def _caller(call, request_type):
-        def caller(request=None, *, timeout=20, metadata=None, **fields):
+        def caller(request=None, *, timeout=120, metadata=None, **fields):
             return call(request_type(**fields) if request is None else request, timeout=timeout * SLOW, metadata=metadata)
 
-        def begin(timeout=20, metadata=None, **fields):
+        def begin(timeout=120, metadata=None, **fields):
             return call.future(request_type(**fields), timeout=timeout * SLOW, metadata=metadata)
 
         caller.begin = begin
@@ -95,7 +98,7 @@ class Api:
     def health(self, service="", timeout=5):
         pb = importlib.import_module("grpc.health.v1.health_pb2")
         stub = importlib.import_module("grpc.health.v1.health_pb2_grpc").HealthStub(self.channel)
-        return stub.Check(pb.HealthCheckRequest(service=service), timeout=timeout * SLOW)
+        return stub.Check(pb.HealthCheckRequest(service=service), timeout=timeout * PATIENCE)
 
     def close(self):
         self.channel.close()
@@ -117,7 +120,7 @@ class Api:
             count -= n
         return ids
 
-    def lease(self, queues, count=1, wait=None, timeout=20, **fields):
+    def lease(self, queues, count=1, wait=None, timeout=120, **fields):
         wait = dict(seconds=0) if wait is None else duration(wait)
         queues = [queues] if isinstance(queues, str) else queues
         return list(self.worker.LeaseJobs(queues=queues, max_jobs=count, wait=wait, timeout=timeout, worker=fields.pop("worker", "w"),
@@ -137,6 +140,8 @@ class Api:
         return job and state_name(job.state)
 
     def set_callback(self, queue, url, **fields):
+        """A rule that is on. Its attempts take up to a minute, unless told otherwise: none is given up for a slow moment."""
+        fields.setdefault("timeout", duration(60))
         return self.callback.UpdateCallbackRule(
             rule=dict(queue=queue, url=url, state="CALLBACK_RULE_STATE_ON", **fields),
             update_mask=dict(paths=["url", "state", *fields])).rule
@@ -210,13 +215,13 @@ def rejects(code, field=None):
 
 def eventually(check, seconds=10, every=0.03, what=""):
     """The check's first true value; fails after the time."""
-    end = time.monotonic() + seconds * SLOW
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         value = check()
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds * SLOW:g} s: {what or check}; last value {value!r}")
+            raise AssertionError(f"not within {seconds * PATIENCE:g} s: {what or check}; last value {value!r}")
         time.sleep(every)
 
 
@@ -258,7 +263,7 @@ class Server:
     def command(self):
         ports = self.directory / "ports"
         ports.unlink(missing_ok=True)
-        command = [*WRAP, SERVER, "--listen", f"127.0.0.1:{self.ports.get('grpc', 0)}", "--http", "127.0.0.1:0", "--ports-file", ports,
+        command = [*WRAP, SERVER, "--listen", f"127.0.0.1:{self.ports.get('grpc') or free_port()}", "--http", "127.0.0.1:0", "--ports-file", ports,
                    "--callback-allow", "127.0.0.0/8"]
         command += ["--redis", self.redis] if self.redis else ["--data", self.data]
         if "--redis-wait" not in self.options:  # a busy disk may hold an fsync for longer than the second that people would wait
@@ -292,8 +297,8 @@ class Server:
     def store(self):
         """A client of its Redis."""
         import redis
-        return redis.Redis.from_url(self.redis, socket_timeout=20 * SLOW) if self.redis else redis.Redis(
-            unix_socket_path=str(self.data / "redis.sock"), socket_timeout=20 * SLOW)
+        return redis.Redis.from_url(self.redis, socket_timeout=20 * PATIENCE) if self.redis else redis.Redis(
+            unix_socket_path=str(self.data / "redis.sock"), socket_timeout=20 * PATIENCE)
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -307,7 +312,7 @@ class Server:
         import urllib.error
         import urllib.request
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['http']}{path}", timeout=5 * SLOW) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['http']}{path}", timeout=5 * PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -329,11 +334,11 @@ class Server:
         if self.running():
             self.process.terminate()
             try:
-                self.process.wait(seconds * SLOW)
+                self.process.wait(seconds * PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-                raise AssertionError(f"ringbackd did not end within {seconds * SLOW:g} s of SIGTERM:\n{self.log()[-3000:]}")
+                raise AssertionError(f"ringbackd did not end within {seconds * PATIENCE:g} s of SIGTERM:\n{self.log()[-3000:]}")
         return self.process.returncode if self.process else None
 
     def clean_up(self):
@@ -380,7 +385,7 @@ class Redis:
 
     def client(self):
         import redis
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=20 * SLOW)
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=20 * PATIENCE)
 
     def answers(self):
         import redis
@@ -428,11 +433,26 @@ class Clock:
         self.file.close()
 
 
+def ports_of_this_process():
+    """Ports that no connection takes for its own end, so that one is still free when a server comes back to it; a range for each process."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        ephemeral = int(file.read().split()[0])
+    first, size = (10000, 100) if ephemeral > 20000 else (1024, 100) if ephemeral > 10000 else (40000, 100)
+    ranges = max(1, ((ephemeral if ephemeral > 10000 else 60000) - first) // size)
+    return itertools.cycle(range(first + os.getpid() % ranges * size, first + os.getpid() % ranges * size + size))
+
+
+own_ports = ports_of_this_process()
+
+
 def free_port():
     import socket
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for _ in range(100):
+        port = next(own_ports)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 # --- a receiver of callbacks -----------------------------------------------------------------------------------------------------
@@ -502,8 +522,8 @@ class Receiver:
         def matching():
             return [r for r in self.requests if path is None or r.path == path]
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(matching()) >= count, seconds * SLOW), \
-                f"{len(matching())} of {count} requests within {seconds * SLOW:g} s"
+            assert self.arrived.wait_for(lambda: len(matching()) >= count, seconds * PATIENCE), \
+                f"{len(matching())} of {count} requests within {seconds * PATIENCE:g} s"
             return matching()
 
     def close(self):

@@ -8,14 +8,14 @@ import time
 import grpc
 import pytest
 
-from harness import BUILD, SLOW
+from harness import BUILD, PATIENCE, SLOW
 
 TOOL = BUILD / "bin" / "ringback"
 STUB_CLIENT = BUILD / "tests" / "stub_client"
 
 
 def test_generated_stubs_work_over_the_library_from_many_threads(server, api, bucket):
-    done = subprocess.run([STUB_CLIENT, server.target, bucket], capture_output=True, text=True, timeout=60 * SLOW)
+    done = subprocess.run([STUB_CLIENT, server.target, bucket], capture_output=True, text=True, timeout=60 * PATIENCE)
     assert done.returncode == 0, done.stderr
     ids = done.stdout.split()
     assert len(set(ids)) == 100
@@ -70,7 +70,7 @@ def failing(stubs):
 
 def run(failing_server, *arguments, expect=0):
     done = subprocess.run([TOOL, "--server", f"127.0.0.1:{failing_server.port}", "--bucket", "b", *arguments], capture_output=True, text=True,
-                          env={k: v for k, v in os.environ.items() if not k.startswith("RINGBACK_")}, timeout=60 * SLOW)
+                          env={k: v for k, v in os.environ.items() if not k.startswith("RINGBACK_")}, timeout=60 * PATIENCE)
     assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
     return done
 
@@ -143,5 +143,5 @@ def test_other_errors_are_not_repeated(failing):
 def test_a_timeout_is_for_the_call_with_its_repetitions(failing):
     server = failing("job", "JobService", "SubmitJob", submitted, [(grpc.StatusCode.UNAVAILABLE, 30)] * 5)
     begun = time.monotonic()
-    run(server, "job", "submit", "-q", "q", "-t", "T", "--timeout", "1s", expect=4)
-    assert time.monotonic() - begun < 5 * SLOW and len(server.requests) == 1
+    run(server, "job", "submit", "-q", "q", "-t", "T", "--timeout", "7s", expect=4)
+    assert time.monotonic() - begun < 25 * SLOW and len(server.requests) == 1

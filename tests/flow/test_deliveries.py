@@ -35,14 +35,14 @@ def test_a_delivery_tells_of_every_attempt(api, queue, receiver):
     assert (second.number, second.http_status, second.error_class, second.error_message) == (2, 200, "", "")
     reasons = api.callback.messages.NextAttemptReason
     assert first.next_attempt_reason == reasons.Value("NEXT_ATTEMPT_REASON_SCHEDULE") and not second.next_attempt_reason
-    assert 3 < first.next_attempt_time.ToDatetime().timestamp() - first.start_time.ToDatetime().timestamp() < 9
+    assert 3 < first.next_attempt_time.ToDatetime().timestamp() - first.start_time.ToDatetime().timestamp() < 30
     assert not second.HasField("next_attempt_time")
     assert first.start_time.ToDatetime() < second.start_time.ToDatetime()
     for attempt in (first, second):
         assert attempt.address == "127.0.0.1"
         assert not attempt.HasField("dns_duration"), "an address is not looked up"
         assert not attempt.HasField("tls_duration")
-        assert 0 < microseconds(attempt.first_byte_duration) <= microseconds(attempt.total_duration) < 5000000
+        assert 0 < microseconds(attempt.first_byte_duration) <= microseconds(attempt.total_duration) < 60000000
     assert first.HasField("connect_duration")
 
 
@@ -81,7 +81,7 @@ def test_a_delivery_of_another_bucket_or_none_is_not_found(api, queue, receiver)
 
 
 def test_deliveries_are_filtered_by_error_class_and_time(api, queue, receiver):
-    api.set_callback(queue, receiver.url())
+    api.set_callback(queue, receiver.url(), schedule=[duration(600)])
     receiver.answers = [503, (429, {"Retry-After": "100"})]
     first = run(api, queue)
     eventually(lambda: [d for d in deliveries(api, queue, job_id=first) if d.attempts])
@@ -138,10 +138,10 @@ def test_the_schedule_begins_anew_for_what_is_sent_again(api, queue, receiver):
     api.set_callback(queue, receiver.url())
     dead = dead_delivery(api, queue, receiver)
     receiver.answers = [500]
-    api.set_callback(queue, receiver.url())
+    api.set_callback(queue, receiver.url(), schedule=[duration(600), duration(3600)])
     api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[dead.id])
     found, = eventually(lambda: [d for d in deliveries(api, queue) if d.attempts == 2])
-    assert 2 < found.next_attempt_time.ToDatetime().timestamp() - found.last_attempt_time.ToDatetime().timestamp() < 9
+    assert 400 < found.next_attempt_time.ToDatetime().timestamp() - found.last_attempt_time.ToDatetime().timestamp() < 800
 
 
 def test_all_dead_callbacks_of_a_queue_are_sent_again_in_bounded_steps(api, queue, receiver):
@@ -195,13 +195,14 @@ def signers(request, secrets):
 def test_a_rotated_secret_signs_along_until_its_overlap_ends(api, queue, receiver):
     old = "whsec_" + base64.b64encode(b"o" * 32).decode()
     api.set_callback(queue, receiver.url(), secrets=[old])
-    answer = api.callback.RotateSigningSecret(queue=queue, overlap=duration(2))
+    before = time.time()
+    answer = api.callback.RotateSigningSecret(queue=queue, overlap=duration(8))
     new = answer.secret
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", new) and answer.rule.secret_count == 2 and not answer.rule.secrets
-    assert abs(answer.rule.old_secrets_expire_time.ToSeconds() - time.time() - 2) <= 2
+    assert before + 8 - 1 <= answer.rule.old_secrets_expire_time.ToSeconds() <= time.time() + 8 + 1
     run(api, queue)
     assert signers(receiver.wait(1)[0], [old, new]) == [new, old]
-    time.sleep(2.1)
+    eventually(lambda: time.time() > answer.rule.old_secrets_expire_time.ToNanoseconds() / 1e9, what="the overlap ends")
     rule = api.callback.GetCallbackRule(queue=queue).rule
     assert rule.secret_count == 1 and not rule.HasField("old_secrets_expire_time")
     run(api, queue)
@@ -341,11 +342,11 @@ def test_gone_switches_the_rule_off_and_says_why_and_what_waits_goes_on_when_it_
 
 def test_waiting_deliveries_are_parked_while_the_rule_is_off(api, queue, receiver):
     receiver.answers = [500]
-    api.set_callback(queue, receiver.url(), schedule=[duration(1)])
+    api.set_callback(queue, receiver.url(), schedule=[duration(7)])
     run(api, queue)
     eventually(lambda: [d for d in deliveries(api, queue) if d.attempts])
     update_rule(api, queue, state="CALLBACK_RULE_STATE_OFF")
-    time.sleep(1.6)
+    time.sleep(9)
     assert len(receiver.requests) == 1
     update_rule(api, queue, state="CALLBACK_RULE_STATE_ON")
     receiver.wait(2)
@@ -355,12 +356,12 @@ def test_waiting_deliveries_are_parked_while_the_rule_is_off(api, queue, receive
 def test_a_rule_has_its_own_schedule_and_age(api, queue, receiver):
     receiver.status = 500
     assert api.set_callback(queue, receiver.url()).max_age.seconds == 72 * 3600
-    rule = api.set_callback(queue, receiver.url(), schedule=[duration(1), duration(2)], max_age=duration(60))
-    assert [w.seconds for w in rule.schedule] == [1, 2] and rule.max_age.seconds == 60
+    rule = api.set_callback(queue, receiver.url(), schedule=[duration(1), duration(9)], max_age=duration(60))
+    assert [w.seconds for w in rule.schedule] == [1, 9] and rule.max_age.seconds == 60
     run(api, queue)
-    first, second, third, fourth = receiver.wait(4, seconds=12)
+    first, second, third, fourth = receiver.wait(4, seconds=25)
     waits = [b.time - a.time for a, b in ((first, second), (second, third), (third, fourth))]
-    assert 0.7 < waits[0] < 1.8 and all(1.5 < wait < 3.2 for wait in waits[1:]), waits
+    assert 0.7 < waits[0] < 7 < min(waits[1:]) and max(waits[1:]) < 20, waits
     assert not update_rule(api, queue, schedule=[]).schedule
     receiver.answers = [(429, {"Retry-After": "7000"})]
     job = run(api, queue)

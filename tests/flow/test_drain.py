@@ -2,7 +2,7 @@
 import threading
 import time
 
-from harness import bucket_of, duration, eventually, rejects
+from harness import SLOW, bucket_of, duration, eventually, rejects
 from test_callbacks import deliveries, run
 from test_tool import tool  # noqa: F401  (a fixture)
 
@@ -20,7 +20,7 @@ class Gate:
         self.open = threading.Event()
 
     def __call__(self, handler):
-        self.open.wait(30)
+        self.open.wait(120)
         handler.send_response(200)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
@@ -28,11 +28,11 @@ class Gate:
 
 def hold(api, queue, receiver, **fields):
     """A callback that is under way until the gate is opened."""
-    gate = Gate()
+    gate, before = Gate(), len(receiver.requests)
     receiver.answers = [gate]
     api.set_callback(queue, receiver.url(), **fields)
     run(api, queue)
-    receiver.wait(1)
+    receiver.wait(before + 1)
     return gate
 
 
@@ -41,32 +41,37 @@ def test_switching_off_answers_with_what_is_under_way_and_waits_for_it_on_reques
     rule = switch(api, queue)
     assert (rule.state, rule.in_flight_count) == (2, 1)
     assert api.callback.GetCallbackRule(queue=queue).rule.in_flight_count == 1
-    answers = []
-    waiting = threading.Thread(target=lambda: answers.append((switch(api, queue, wait_drained=duration(60), timeout=60), time.monotonic())))
-    waiting.start()
-    time.sleep(0.5)
-    assert not answers
-    opened = time.monotonic()
+    took = []
+    for _ in range(3):  # a slow moment of the machine is not to be taken for the look
+        answers = []
+        waiting = threading.Thread(target=lambda: answers.append((switch(api, queue, wait_drained=duration(60), timeout=120), time.monotonic())))
+        waiting.start()
+        time.sleep(0.5)
+        assert not answers
+        opened = time.monotonic()
+        gate.open.set()
+        waiting.join()
+        (rule, answered), = answers
+        assert (rule.state, rule.in_flight_count) == (2, 0)
+        took.append(answered - opened)
+        assert deliveries(api, queue)[0].state == 3
+        gate = hold(api, queue, receiver)
     gate.open.set()
-    waiting.join(20)
-    (rule, answered), = answers
-    assert (rule.state, rule.in_flight_count) == (2, 0)
-    assert answered - opened < 1.5, "it is woken, not found by the look every two seconds"
-    assert deliveries(api, queue)[0].state == 3
+    assert min(took) < 1.3, "it is woken, not found by the look every two seconds"
 
 
 def test_waiting_ends_with_its_time_the_caller_s_deadline_or_a_new_epoch(api, queue, receiver):
     gate = hold(api, queue, receiver)
-    for limits in (dict(wait_drained=duration(1)), dict(wait_drained=duration(60), timeout=1.5)):
+    for limits in (dict(wait_drained=duration(1)), dict(wait_drained=duration(60), timeout=8)):
         began = time.monotonic()
         assert switch(api, queue, **limits).in_flight_count == 1
-        assert 0.7 < time.monotonic() - began < 10
+        assert 0.7 < time.monotonic() - began < 30 * SLOW
     answers = []
-    waiting = threading.Thread(target=lambda: answers.append(switch(api, queue, wait_drained=duration(60), timeout=60)))
+    waiting = threading.Thread(target=lambda: answers.append(switch(api, queue, wait_drained=duration(60), timeout=120)))
     waiting.start()
     time.sleep(0.3)
     epoch = switch(api, queue, "CALLBACK_RULE_STATE_ON").epoch
-    waiting.join(20)
+    waiting.join()
     assert answers[0].state == 1 and answers[0].epoch == epoch and answers[0].in_flight_count == 1
     gate.open.set()
 
@@ -75,7 +80,7 @@ def test_nothing_waits_where_nothing_is_under_way_or_the_rule_is_not_switched_of
     api.set_callback(queue, receiver.url())
     began = time.monotonic()
     assert switch(api, queue, wait_drained=duration(100), timeout=60).in_flight_count == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
     for bad in (lambda: switch(api, queue, "CALLBACK_RULE_STATE_ON", wait_drained=duration(1)),
                 lambda: switch(api, queue, wait_drained=duration(121)),
                 lambda: api.callback.UpdateCallbackRule(rule=dict(queue=queue, url=receiver.url()), update_mask=dict(paths=["url"]),

@@ -8,7 +8,7 @@ import os
 import grpc
 import pytest
 
-from harness import SLOW, Api, bucket_of, duration, eventually, lease_of, processes_of, rejects
+from harness import PATIENCE, SLOW, Api, bucket_of, duration, eventually, lease_of, processes_of, rejects
 from invariants import check
 
 RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
@@ -28,11 +28,11 @@ class Load:
             thread.start()
 
     def guard(self, run, seed):
-        api = Api(self.target() if callable(self.target) else self.target)
+        api, chance = Api(self.target() if callable(self.target) else self.target), random.Random(seed)
         try:
             while not self.stopped.is_set():
                 try:
-                    run(api, random.Random(seed + time.monotonic_ns()))
+                    run(api, chance)
                 except grpc.RpcError as error:
                     if error.code() not in RETRIED:
                         raise
@@ -74,7 +74,7 @@ def nothing_is_lost(server, queue, load):
             assert job.id not in load.accepted or job.state == 3, f"{job.id} was accepted as finished and reads as {job.state}"
     assert all(len(set(tokens)) == 1 for tokens in load.accepted.values()), "two runs of a job were accepted"
     # Whatever was in flight ends too.
-    end = time.monotonic() + 60 * SLOW
+    end = time.monotonic() + 60 * PATIENCE
     while time.monotonic() < end:
         counts = api.queue.GetQueue(name=queue).queue.counts
         if counts.waiting + counts.running + counts.delayed == 0:
@@ -128,9 +128,9 @@ def test_no_acknowledged_job_is_lost_when_the_server_or_its_redis_is_killed(star
                 server.start()
             ready(server, queue)
         time.sleep(0.5)
+        eventually(lambda: load.errors or len(load.acknowledged) > 50, 60, what="there was load")
     finally:
         load.stop()
-    assert len(load.acknowledged) > 50, "there was load"
     nothing_is_lost(server, queue, load)
 
 
@@ -178,24 +178,27 @@ def test_a_hung_redis_leaves_health_answering_and_calls_refused_soon(start_redis
     health.health()
     redis.freeze()
     try:
-        calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), request_id=f"r{n}", timeout=20) for n in range(20)]
-        slowest = 0
+        calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), request_id=f"r{n}", timeout=60) for n in range(20)]
+        took = []
         for _ in range(30):
             begun = time.monotonic()
             health.health()
-            slowest = max(slowest, time.monotonic() - begun)
+            took.append(time.monotonic() - begun)
             time.sleep(0.05)
-        assert slowest < 0.5 * SLOW, f"health took {slowest:.3f} s"
+        assert sorted(took)[20] < 0.5 * SLOW, f"health took {took} s"
         begun = time.monotonic()
         for call in calls:
             with rejects("UNAVAILABLE") as seen:
                 call.result()
             assert "RetryInfo" in seen.details
-        assert time.monotonic() - begun < 8 * SLOW
-        begun = time.monotonic()
-        with rejects("UNAVAILABLE"):
-            server.api.submit(queue)
-        assert time.monotonic() - begun < 3 * SLOW, "while Redis is sick calls are refused at once"
+        assert time.monotonic() - begun < 30 * SLOW
+        took = []
+        for _ in range(5):
+            begun = time.monotonic()
+            with rejects("UNAVAILABLE"):
+                server.api.submit(queue)
+            took.append(time.monotonic() - begun)
+        assert min(took) < 0.9, "while Redis is sick calls are refused at once, not each after the second that people wait"
     finally:
         redis.thaw()
         health.close()
@@ -223,6 +226,11 @@ def test_a_server_whose_redis_is_away_waits_and_does_not_spin(start_redis, start
     queue = server.api.make_queue(bucket)
     waiting = [server.api.worker.LeaseJobs.begin(queues=[queue], timeout=50, wait=duration(40)) for _ in range(20)]
     eventually(lambda: server.metrics()["ringback_calls_parked"] == len(waiting), 20, what="all wait")
+    # What a call costs here, by which what refused ones cost is judged.
+    before = cpu_seconds(server.process.pid)
+    for _ in range(300):
+        server.api.queue.GetQueue(name=queue)
+    a_call = (cpu_seconds(server.process.pid) - before) / 300
     redis.freeze() if how == "hangs" else redis.kill()
     try:
         begun, before, refused = time.monotonic(), cpu_seconds(server.process.pid), 0
@@ -235,7 +243,7 @@ def test_a_server_whose_redis_is_away_waits_and_does_not_spin(start_redis, start
     finally:
         if how == "hangs":
             redis.thaw()
-    assert took < (0.15 * elapsed + 0.003 * refused) * SLOW, f"{took:.2f} s of processor time in {elapsed:.2f} s, for {refused} calls"
+    assert took < 0.4 * elapsed + 3 * a_call * refused, f"{took:.2f} s of processor time in {elapsed:.2f} s, for {refused} calls; others cost {a_call:.4f} s"
 
 
 def test_a_lease_that_waits_outlives_a_restart_of_redis(start_redis, start_server, bucket):
@@ -270,7 +278,7 @@ def test_callbacks_outlive_a_killed_server(start_redis, start_server, bucket, re
     redis = start_redis()
     server = start_server(redis=redis.url)
     queue = server.api.make_queue(bucket)
-    server.api.set_callback(queue, receiver.url())
+    server.api.set_callback(queue, receiver.url(), timeout=duration(5))
     receiver.status = 500
     server.api.submit(queue, 20)
     for item in server.api.lease(queue, 20):
@@ -294,7 +302,8 @@ def test_a_callback_that_ends_its_server_five_times_is_set_aside_without_an_atte
     server = start_server(env=clock.env)
     queue = server.api.make_queue(bucket)
     server.api.set_callback(queue, receiver.url("/poison"), timeout=duration(60))
-    receiver.answers = [lambda handler: time.sleep(3)] * 5
+    held = threading.Event()
+    receiver.answers = [lambda handler: held.wait(300)] * 5
     server.api.submit(queue)
     server.api.finish(server.api.lease(queue)[0])
 
@@ -320,20 +329,23 @@ def test_a_callback_that_ends_its_server_five_times_is_set_aside_without_an_atte
     # Put back by hand, it is sent again.
     assert server.api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[delivery().id]).results[0].code == 0
     eventually(lambda: delivery().state == 3 and delivery().attempts == 1, 20)
+    held.set()
 
 
 @pytest.mark.faults
 def test_what_a_killed_server_was_sending_is_sent_again_once_and_used_up_no_attempt(start_server, bucket, receiver, clock):
     server = start_server(env=clock.env)
     queue = server.api.make_queue(bucket)
-    server.api.set_callback(queue, receiver.url(), timeout=duration(1))
-    receiver.answers = [lambda handler: time.sleep(3)] * 8
+    server.api.set_callback(queue, receiver.url(), timeout=duration(60))
+    held = threading.Event()
+    receiver.answers = [lambda handler: held.wait(300)] * 8
     server.api.submit(queue, 8)
     for item in server.api.lease(queue, 8):
         server.api.finish(item)
     receiver.wait(8, 20)
     server.kill()
-    clock.advance(60)
+    held.set()
+    clock.advance(60 + 60)
     server.start()
     ready(server, queue)
     eventually(lambda: len(server.api.callback.ListDeliveries(
@@ -354,7 +366,7 @@ def test_a_server_and_workers_that_vanish_leave_nothing_running_for_ever(start_r
     one.api.lease(queue, 100)
     one.kill()
     got = []
-    end = time.monotonic() + 30
+    end = time.monotonic() + 30 * PATIENCE
     while len(got) < 100 and time.monotonic() < end:
         got += [l.job.id for l in two.api.lease(queue, 100, wait=1)]
     assert sorted(got) == ids

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from harness import NO_JOB, bucket_of, duration, eventually, lease_of, rejects, state_name, timestamp
+from harness import NO_JOB, SLOW, bucket_of, duration, eventually, lease_of, rejects, state_name, timestamp
 
 FULL = dict(
     tag="Transcode", input=dict(object=dict(bucket="media", object="in/ä b.mp4", region="ap-1")),
@@ -22,7 +22,7 @@ def test_a_submitted_job_reads_as_it_was_sent(api, queue):
     assert job.spec.operation.xml == spec.operation.xml
     assert (job.progress, job.code, job.attempts, job.worker) == (0, "", 0, "")
     assert not job.HasField("start_time") and not job.HasField("end_time") and not job.HasField("result")
-    assert before - 2 < job.create_time.seconds < before + 5
+    assert before - 2 < job.create_time.seconds <= time.time() + 2
     assert job.queue_id == api.queue.GetQueue(name=queue).queue.queue_id
 
 
@@ -361,17 +361,17 @@ def test_explain_tells_what_a_job_waits_for(api, bucket):
 
 
 def test_a_delayed_job_is_leased_at_its_time_and_not_before(api, queue):
-    due = time.time() + 1.5
+    due = time.time() + 7
     job, = api.submit(queue, not_before=timestamp(due))
     assert api.get(job, queue).HasField("due_time")
     assert api.lease(queue) == []
-    leased, = api.lease(queue, wait=8)
-    assert leased.job.id == job and due - 0.05 <= time.time() < due + 3
+    leased, = api.lease(queue, wait=40)
+    assert leased.job.id == job and due - 0.05 <= time.time() < due + 9 * SLOW
 
 
 def test_a_job_that_is_not_done_at_its_expire_time_fails_as_expired(api, queue):
-    waiting, = api.submit(queue, expire_time=timestamp(time.time() + 1.2), priority=0)
-    running, = api.submit(queue, expire_time=timestamp(time.time() + 1.2), priority=9)
+    waiting, = api.submit(queue, expire_time=timestamp(time.time() + 7), priority=0)
+    running, = api.submit(queue, expire_time=timestamp(time.time() + 7), priority=9)
     leased, = api.lease(queue)
     assert leased.job.id == running
     for job in (waiting, running):

@@ -156,7 +156,7 @@ class Play:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_operations_agree_with_a_plain_model(api, bucket, seed):
-    queue = api.make_queue(bucket, max_size=LIMIT, max_concurrent=CONCURRENT)
+    queue = api.make_queue(bucket, max_size=LIMIT, max_concurrent=CONCURRENT, default_lease=duration(3600))
     play = Play(api, queue, seed)
     actions = [play.submit] * 5 + [play.lease] * 5 + [play.finish] * 5 + [play.release, play.cancel, play.retry, play.change_priority,
                                                                        play.finish_with_an_old_token, play.look] * 2 + [play.pause_or_resume]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import Api, bucket_of, duration, eventually, lease_of
+from harness import PATIENCE, SLOW, Api, bucket_of, duration, eventually, lease_of
 
 
 def in_threads(*functions):
@@ -74,10 +74,10 @@ def test_ten_thousand_jobs_of_eight_clients_are_leased_in_exact_order(server, ap
 
 
 def test_with_head_start_a_low_priority_overtakes_after_waiting_long_enough(api, bucket):
-    queue = api.make_queue(bucket, ordering=dict(head_start=duration(1)))
+    queue = api.make_queue(bucket, ordering=dict(head_start=duration(7)))
     old, = api.submit(queue, priority=0)
     soon, = api.submit(queue, priority=2)
-    time.sleep(2.2)
+    time.sleep(14.5)
     late, = api.submit(queue, priority=2)
     assert [l.job.id for l in api.lease(queue, 3)] == [soon, old, late]
 
@@ -88,7 +88,7 @@ class Race:
     def __init__(self, targets, queue, count):
         self.queue, self.count, self.lock = queue, count, threading.Lock()
         self.accepted, self.tokens, self.fenced = {}, [], 0
-        self.end = time.monotonic() + 240
+        self.end = time.monotonic() + 240 * PATIENCE
         in_threads(*(lambda n=n: self.work(n, Api(targets[n % len(targets)])) for n in range(8)))
 
     def done(self):
@@ -150,13 +150,15 @@ def test_a_lease_that_waits_on_one_server_gets_the_job_submitted_on_another(star
     redis = start_redis()
     one, two = start_server(redis=redis.url), start_server(redis=redis.url)
     queue = one.api.make_queue(bucket)
+    took = []
     for _ in range(5):
-        call = two.api.worker.LeaseJobs.begin(queues=[queue], timeout=20)
+        call = two.api.worker.LeaseJobs.begin(queues=[queue], timeout=60)
         time.sleep(0.2)
         begun = time.monotonic()
         job, = one.api.submit(queue)
         assert [l.job.id for l in call.result().jobs] == [job]
-        assert time.monotonic() - begun < 1.5
+        took.append(time.monotonic() - begun)
+    assert sorted(took)[2] < 1.5 * SLOW, "only the look every ten seconds found it"
 
 
 def test_two_servers_share_queues_and_send_each_callback_once(start_redis, start_server, bucket, receiver):
@@ -177,7 +179,7 @@ def test_two_servers_share_queues_and_send_each_callback_once(start_redis, start
 @pytest.mark.long
 def test_a_thousand_waiting_leases_share_the_jobs_that_come(server, api, bucket):
     queue = api.make_queue(bucket)
-    calls = [api.worker.LeaseJobs.begin(queues=[queue], timeout=60, wait=duration(30)) for _ in range(1000)]
+    calls = [api.worker.LeaseJobs.begin(queues=[queue], timeout=600, wait=duration(60)) for _ in range(1000)]
     time.sleep(2)
     ids = []
     for _ in range(10):

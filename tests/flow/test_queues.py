@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from harness import bucket_of, duration, eventually, rejects, state_name, timestamp
+from harness import SLOW, bucket_of, duration, eventually, rejects, state_name, timestamp
 import time
 
 DEFAULTS = {"FEATURE_MEDIA": ("queue-1", "j"), "FEATURE_SPEECH": ("queue-speech-1", "s"), "FEATURE_DOCUMENT": ("queue-doc-process-1", "d")}
@@ -197,13 +197,13 @@ def test_a_job_that_runs_when_its_queue_is_paused_finishes(api, queue):
 def test_a_waiting_lease_is_answered_when_the_queue_is_resumed(api, queue):
     api.queue.PauseQueue(name=queue)
     job, = api.submit(queue)
-    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=15)
+    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=60)
     time.sleep(0.3)
     assert not call.done()
     api.queue.ResumeQueue(name=queue)
     begun = time.monotonic()
     assert [l.job.id for l in call.result().jobs] == [job]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8 * SLOW, "only the look every ten seconds found it"
 
 
 def test_counts_tell_how_many_jobs_are_in_each_state(api, bucket):
@@ -220,11 +220,12 @@ def test_counts_tell_how_many_jobs_are_in_each_state(api, bucket):
 
 
 def test_counts_tell_how_long_the_oldest_job_has_waited(api, queue):
+    begun = time.monotonic()
     api.submit(queue)
     time.sleep(0.5)
     api.submit(queue, 3)
     age = api.queue.GetQueue(name=queue).queue.counts.oldest_waiting_age
-    assert 0.4 <= age.seconds + age.nanos / 1e9 < 5
+    assert 0.4 <= age.seconds + age.nanos / 1e9 <= time.monotonic() - begun + 0.1
 
 
 def test_a_full_queue_takes_no_more_jobs_until_one_is_leased(api, bucket):
@@ -260,24 +261,24 @@ def test_a_waiting_lease_is_answered_when_a_running_job_makes_room(api, bucket):
     queue = api.make_queue(bucket, max_concurrent=1)
     api.submit(queue, 2)
     first, = api.lease(queue)
-    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=15)
+    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=60)
     time.sleep(0.2)
     api.finish(first)
     begun = time.monotonic()
     assert len(call.result().jobs) == 1
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8 * SLOW, "only the look every ten seconds found it"
 
 
 def test_a_waiting_lease_is_answered_when_max_concurrent_is_raised(api, bucket):
     queue = api.make_queue(bucket, max_concurrent=1)
     api.submit(queue, 2)
     api.lease(queue)
-    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=15)
+    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=60)
     time.sleep(0.2)
     api.queue.UpdateQueue(queue=dict(name=queue, max_concurrent=2), update_mask=dict(paths=["max_concurrent"]))
     begun = time.monotonic()
     assert len(call.result().jobs) == 1
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8 * SLOW, "only the look every ten seconds found it"
 
 
 def test_a_purge_cancels_what_waits_and_leaves_what_runs(api, queue, receiver):
@@ -349,7 +350,7 @@ def test_a_queue_of_ended_jobs_is_deleted_without_force_and_its_name_is_free_aga
 
 
 def test_a_waiting_lease_ends_when_its_queue_is_deleted(api, queue):
-    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=20)
+    call = api.worker.LeaseJobs.begin(queues=[queue], timeout=60)
     time.sleep(0.2)
     api.queue.DeleteQueue(name=queue)
     with rejects("NOT_FOUND"):

@@ -27,7 +27,7 @@ def run(tmp_path, name, target):
 def test_the_producer_and_the_worker_of_the_readme_run(start_server, tmp_path):
     server = start_server()
     producer = run(tmp_path, "producer.py", server.target)
-    job = producer.communicate(timeout=30 * harness.SLOW)[0].strip()
+    job = producer.communicate(timeout=30 * harness.PATIENCE)[0].strip()
     assert producer.returncode == 0 and re.fullmatch("j[0-9a-f]{32}", job)
     worker = run(tmp_path, "worker.py", server.target)
     try:
@@ -46,7 +46,7 @@ def test_the_readme_lists_every_option_of_the_server():
 
 
 def built(tmp_path, *command):
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300 * harness.SLOW,
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300 * harness.PATIENCE,
                           env={**os.environ, "GOCACHE": str(tmp_path / "go-cache"), "GOFLAGS": "-mod=mod"})
     assert done.returncode == 0, done.stderr
     return [tmp_path / "receiver"]

@@ -17,7 +17,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("RINGBACK_BUILD") or ROOT / "build").resolve()
 WRAP = shlex.split(os.environ.get("RINGBACK_ECHO_WRAP", ""))
-SLOW = 10 if WRAP else 1
+SLOW = (10 if WRAP else 1) * float(os.environ.get("RINGBACK_SLOW", "1"))
+PATIENCE = 6 * SLOW  # tests/flow/harness.py says what this is
 REQUEST_BYTES_MAX = 65536
 HEADER_BYTES_MAX = 8192
 
@@ -55,7 +56,7 @@ class EchoServer:
         for channel in self.channels:
             channel.close()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30 * SLOW)
+        return self.process.wait(30 * PATIENCE)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def details_of(error):
 
 
 def until(condition, seconds=5):
-    end = time.monotonic() + seconds * SLOW
+    end = time.monotonic() + seconds * PATIENCE
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
@@ -128,7 +129,7 @@ def test_client_streaming_may_be_ended_by_the_server_first(pb, echo):
 
     def requests():
         yield pb.EchoRequest(text="stop")
-        done.wait(5)
+        done.wait(60)
     error = error_of(lambda: echo.Collect(requests()))
     done.set()
     assert error.code() == Code.ABORTED
@@ -164,8 +165,9 @@ def test_many_threads_and_clients_get_their_own_answers(pb, start):
 
 
 def test_the_context_tells_deadline_peer_method_and_headers(pb, echo):
+    before = time.time()
     answer = echo.Context(pb.Nothing(), timeout=20, metadata=[("x-test", "yes")])
-    assert abs(answer.deadline_ms / 1000 - time.time() - 20) < 2
+    assert before + 20 - 2 < answer.deadline_ms / 1000 < time.time() + 20 + 2
     assert answer.peer.startswith("ipv4:127.0.0.1:")
     assert (answer.caller, answer.method, answer.header) == ("anonymous", "/ringback.test.v1.Echo/Context", "yes")
     answer = echo.Context(pb.Nothing())
@@ -179,10 +181,10 @@ def test_the_context_tells_deadline_peer_method_and_headers(pb, echo):
 def test_an_unknown_method_is_unimplemented(pb, start, path):
     channel = start().channel()
     for call in (channel.unary_unary(path), channel.unary_stream(path)):
-        error = error_of(lambda: list(call(b"", timeout=10) or []))
+        error = error_of(lambda: list(call(b"", timeout=60) or []))
         assert error.code() == Code.UNIMPLEMENTED
         assert path in error.details()
-    error = error_of(lambda: list(channel.stream_stream(path)(iter([b"a"]), timeout=10)))
+    error = error_of(lambda: list(channel.stream_stream(path)(iter([b"a"]), timeout=60)))
     assert error.code() == Code.UNIMPLEMENTED
 
 
@@ -190,7 +192,8 @@ def test_an_unknown_method_is_unimplemented(pb, start, path):
 
 
 def test_a_deadline_ends_the_call_on_both_sides(pb, echo):
-    error = error_of(lambda: echo.Park(pb.ParkRequest(keys=[7]), timeout=0.3 * SLOW))
+    assert stats(pb, echo).closed == 0  # connected, so that the call gets there
+    error = error_of(lambda: echo.Park(pb.ParkRequest(keys=[7]), timeout=6))
     assert error.code() == Code.DEADLINE_EXCEEDED
     until(lambda: stats(pb, echo).closed == 1)
     until(lambda: (stats(pb, echo).parked, stats(pb, echo).in_hand) == (0, 1))
@@ -222,7 +225,7 @@ def test_a_cancelled_upload_is_not_taken_for_a_finished_one(pb, echo):
 
         def requests():
             yield pb.EchoRequest(text="a")
-            more.wait(5)
+            more.wait(60)
         call = echo.Collect.future(requests())
         time.sleep(0.005)
         call.cancel()
@@ -274,14 +277,14 @@ def test_headers_beyond_the_limit_are_refused(pb, start):
     server = start()
     echo = server.stub
     assert echo.Context(pb.Nothing(), metadata=[("x-test", "v" * 4000)]).header == "v" * 4000
-    error = error_of(lambda: echo.Context(pb.Nothing(), metadata=[("x-test", "v" * (HEADER_BYTES_MAX + 1))], timeout=10))
+    error = error_of(lambda: echo.Context(pb.Nothing(), metadata=[("x-test", "v" * (HEADER_BYTES_MAX + 1))], timeout=60))
     assert error.code() == Code.RESOURCE_EXHAUSTED
     # gRPC closes the connection, too; a new one is as good.
     assert pb.EchoStub(server.channel()).Unary(pb.EchoRequest(text="again")).text == "again"
 
 
 def test_a_compressed_request_is_refused(pb, echo):
-    error = error_of(lambda: echo.Unary(pb.EchoRequest(text="a" * 1000), compression=grpc.Compression.Gzip, timeout=10))
+    error = error_of(lambda: echo.Unary(pb.EchoRequest(text="a" * 1000), compression=grpc.Compression.Gzip, timeout=60))
     assert error.code() == Code.UNIMPLEMENTED
 
 
@@ -339,7 +342,7 @@ def field(number, data):
     (b"\x0b\x0c", "", "not a valid"),
 ])
 def test_bad_text_and_malformed_messages_name_the_field(start, request_bytes, path, words):
-    error = error_of(lambda: raw(start)(request_bytes, timeout=10))
+    error = error_of(lambda: raw(start)(request_bytes, timeout=60))
     assert error.code() == Code.INVALID_ARGUMENT
     violations = details_of(error)["BadRequest"].field_violations
     assert [v.field for v in violations] == [path]
@@ -348,7 +351,7 @@ def test_bad_text_and_malformed_messages_name_the_field(start, request_bytes, pa
 
 def test_bad_text_in_a_stream_ends_it(start):
     call = start().channel().stream_stream("/ringback.test.v1.Echo/Talk")
-    error = error_of(lambda: list(call(iter([field(1, b"ok"), field(3, field(1, b"\xff"))]), timeout=10)))
+    error = error_of(lambda: list(call(iter([field(1, b"ok"), field(3, field(1, b"\xff"))]), timeout=60)))
     assert error.code() == Code.INVALID_ARGUMENT
     assert details_of(error)["BadRequest"].field_violations[0].field == "items[0].tag"
 
@@ -397,6 +400,7 @@ def test_exclusive_waiters_are_tried_in_order_while_each_is_answered(pb, echo):
     echo.Wake(pb.WakeRequest(key=5, tokens=2))
     assert [c.result().turn for c in calls[:2]] == [0, 1]
     until(lambda: stats(pb, echo).parked == 4)
+    until(lambda: stats(pb, echo).tries >= tries + 3)
     assert stats(pb, echo).tries == tries + 3  # the third found nothing, and the fourth was not asked
     echo.Wake(pb.WakeRequest(key=5, tokens=4))
     assert [c.result().turn for c in calls] == list(range(6))  # the third kept its place in line
@@ -433,7 +437,7 @@ def test_a_parked_call_is_woken_at_its_time(pb, echo):
     began = time.monotonic()
     calls = [echo.Park.future(pb.ParkRequest(keys=[1], wait_ms=ms)) for ms in (400, 100, 250)]
     assert [c.result().why for c in calls] == ["deadline"] * 3
-    assert 0.35 < time.monotonic() - began < 2 * SLOW
+    assert 0.35 < time.monotonic() - began < 20 * SLOW
 
 
 def test_waiters_on_all_threads_are_woken(pb, start):
@@ -442,7 +446,7 @@ def test_waiters_on_all_threads_are_woken(pb, start):
     calls = [stub.Park.future(pb.ParkRequest(keys=[2])) for stub in stubs for _ in range(5)]
     until(lambda: stats(pb, server.stub).parked == 40)
     server.stub.Wake(pb.WakeRequest(key=2, tokens=40))
-    assert sorted(c.result(timeout=10).turn for c in calls) == list(range(40))
+    assert sorted(c.result(timeout=60).turn for c in calls) == list(range(40))
 
 
 # --- drain ---
@@ -454,9 +458,9 @@ def test_drain_ends_parked_calls_finishes_running_ones_and_exits(pb, start):
     blocked = server.stub.Block.future(pb.BlockRequest(ms=500))
     time.sleep(0.1)
     server.process.send_signal(signal.SIGTERM)
-    assert [c.result(timeout=10).why for c in parked] == ["drain"] * 3
-    blocked.result(timeout=10)
-    assert server.process.wait(20 * SLOW) == 0
+    assert [c.result(timeout=60).why for c in parked] == ["drain"] * 3
+    blocked.result(timeout=60)
+    assert server.process.wait(20 * PATIENCE) == 0
 
 
 def test_drain_cancels_what_outlives_the_grace(pb, start):
@@ -465,30 +469,33 @@ def test_drain_cancels_what_outlives_the_grace(pb, start):
 
     def requests():
         yield pb.EchoRequest(text="a")
-        more.wait(20)
+        more.wait(120)
     talk = server.stub.Talk(requests())
     assert next(talk).text == "a"
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20 * SLOW) == 0
+    assert server.process.wait(20 * PATIENCE) == 0
     more.set()
-    assert 1.4 < time.monotonic() - began < 5 * SLOW
+    assert 1.4 < time.monotonic() - began < 40 * SLOW
 
 
 def test_drain_does_not_wait_for_idle_clients(pb, start):
-    server = start()
-    server.stub.Unary(pb.EchoRequest())
-    began = time.monotonic()
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20 * SLOW) == 0
-    assert time.monotonic() - began < 1 * SLOW
+    took = []
+    for _ in range(3):
+        server = start()
+        server.stub.Unary(pb.EchoRequest())
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20 * PATIENCE) == 0
+        took.append(time.monotonic() - began)
+    assert min(took) < 1.3, "each time the grace of 1.5 s was used up"
 
 
 def test_a_second_server_cannot_take_the_same_port(start):
     first = start()
     second = EchoServer(listen=f"127.0.0.1:{first.port}")
     assert second.port is None
-    assert second.process.wait(20 * SLOW) == 1
+    assert second.process.wait(20 * PATIENCE) == 1
 
 
 # --- health ---
@@ -520,19 +527,19 @@ def test_health_watch_tells_of_the_shutdown(health):
     health.process.send_signal(signal.SIGTERM)
     assert next(watch).status == NOT_SERVING
     assert error_of(lambda: next(watch)).code() == Code.UNAVAILABLE
-    assert health.process.wait(20 * SLOW) == 0
+    assert health.process.wait(20 * PATIENCE) == 0
 
 
 def test_health_answers_while_the_rpc_thread_is_blocked(pb, health):
-    health.stub.Block(pb.BlockRequest(ms=1500 * SLOW))  # answered before the flush that sleeps
+    health.stub.Block(pb.BlockRequest(ms=8000))  # answered before the flush that sleeps
     blocked = health.stub.Stats.future(pb.Nothing())
     took = []
     for _ in range(20):
         began = time.monotonic()
-        assert health.health.Check(health.ask(), timeout=1).status == SERVING
+        assert health.health.Check(health.ask(), timeout=60).status == SERVING
         took.append(time.monotonic() - began)
     assert not blocked.done()
-    assert sorted(took)[10] < 0.05 * SLOW
+    assert sorted(took)[10] < 0.2 * SLOW
     blocked.result()
 
 

@@ -3,7 +3,7 @@ import base64
 
 import pytest
 
-from harness import eventually, rejects
+from harness import bucket_of, eventually, rejects
 from test_callbacks import deliveries, run
 from test_deliveries import get_delivery, update_rule
 from test_tool import tool  # noqa: F401  (a fixture)
@@ -75,7 +75,7 @@ def test_an_address_that_may_not_be_called_is_refused_by_the_name_of_who_forbids
 def test_answers_are_kept_where_the_rule_wants_it_and_shown_with_the_delivery_alone(api, queue, receiver, tool):  # noqa: F811
     text = b"no \x00\xff\x1b[31m" + b"x" * 9000
     receiver.answers = [(500, {}, text), (200, {}, b"thanks\n"), 204]
-    rule = api.set_callback(queue, receiver.url(), schedule=[dict(seconds=1)], store_response=True)
+    rule = api.set_callback(queue, receiver.url(), schedule=[dict(seconds=600)], store_response=True)
     assert rule.store_response
     run(api, queue)
     found, = eventually(lambda: [d for d in deliveries(api, queue) if d.attempts == 1])
@@ -83,6 +83,7 @@ def test_answers_are_kept_where_the_rule_wants_it_and_shown_with_the_delivery_al
     assert get_delivery(api, queue, found.id).response == text[:4096]
     shown = tool("callback", "show-delivery", found.id).out
     assert "no \\x00\\xff\\x1b[31mxxx" in shown
+    assert api.callback.RedeliverCallbacks(bucket=bucket_of(queue), ids=[found.id]).redelivered_count == 1
     eventually(lambda: deliveries(api, queue, states=["DELIVERY_STATE_DELIVERED"]))
     assert get_delivery(api, queue, found.id).response == b"thanks\n"
     assert tool("callback", "show-delivery", found.id, "--json").json["delivery"]["response"] == base64.b64encode(b"thanks\n").decode()

@@ -12,7 +12,7 @@ import time
 import grpc
 import pytest
 
-from harness import SERVER, Api, bucket_of, duration, eventually, free_port, rejects
+from harness import PATIENCE, SERVER, Api, bucket_of, duration, eventually, free_port, rejects
 
 SERVING, NOT_SERVING = 1, 2
 
@@ -48,12 +48,12 @@ def test_reflection_lists_the_services_and_gives_their_files(api, version):
 def test_an_unknown_method_is_unimplemented(api):
     for method in ("/ringback.v1.JobService/NoSuchMethod", "/no.such.Service/Method", "/x", "//", "/ringback.v1.JobService/submitjob"):
         with pytest.raises(grpc.RpcError) as error:
-            api.channel.unary_unary(method)(b"", timeout=5)
+            api.channel.unary_unary(method)(b"", timeout=30)
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED, method
 
 
 def test_a_deadline_that_has_passed_ends_a_call(api, queue):
-    stream = api.job.WatchJobs(bucket=bucket_of(queue), timeout=0.5)
+    stream = api.job.WatchJobs(bucket=bucket_of(queue), timeout=6)
     assert next(stream).cursor
     with pytest.raises(grpc.RpcError) as error:
         next(stream)
@@ -77,7 +77,7 @@ def test_many_calls_at_once_are_all_answered_and_merged(server, api, queue):
 
 
 def test_help_names_every_option_and_its_variable():
-    text = subprocess.run([SERVER, "--help"], capture_output=True, text=True, check=True, timeout=20).stdout
+    text = subprocess.run([SERVER, "--help"], capture_output=True, text=True, check=True, timeout=120).stdout
     for option in ("--listen", "--http", "--data", "--redis", "--callback-allow", "--rpc-threads", "--log-format", "--log-level",
                    "--ports-file", "--payload-bytes-max"):
         assert option in text, option
@@ -88,7 +88,7 @@ def test_help_names_every_option_and_its_variable():
                                        ["--log-level", "loud"], ["--callback-allow", "300.0.0.0/8"], ["--redis", "http://x"],
                                        ["--payload-bytes-max", "2000000"], ["stray"]])
 def test_a_wrong_option_is_refused_with_a_message(arguments, own_directory):
-    done = subprocess.run([SERVER, "--data", own_directory / "d", *arguments], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([SERVER, "--data", own_directory / "d", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode not in (0, -11, -6) and done.stderr
 
 
@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_refused(server, start_server, api):
     other.allow_errors = True
     other.ports = dict(grpc=server.ports["grpc"])
     other.spawn()
-    assert other.process.wait(30) != 0
+    assert other.process.wait(30 * PATIENCE) != 0
     assert api.health().status == SERVING
 
 
@@ -120,14 +120,14 @@ def test_sigterm_ends_parked_calls_cleanly_and_the_process_with_0(start_server, 
         assert list(waiting.result().jobs) == []
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.UNAVAILABLE
-    assert server.process.wait(20) == 0
-    assert time.monotonic() - begun < 10
+    assert server.process.wait(20 * PATIENCE) == 0
+    assert time.monotonic() - begun < 30
 
 
 def test_sigint_ends_the_process_with_0(start_server):
     server = start_server()
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(20) == 0
+    assert server.process.wait(20 * PATIENCE) == 0
 
 
 def test_jobs_queues_and_rules_outlive_a_restart(start_server, bucket, receiver):
@@ -151,7 +151,7 @@ def test_two_servers_cannot_have_one_data_directory(start_server):
     other = start_server(started_up=False, data=server.data)
     other.allow_errors = True
     other.spawn()
-    assert other.process.wait(30) != 0
+    assert other.process.wait(30 * PATIENCE) != 0
     assert server.api.health().status == SERVING
 
 
@@ -160,7 +160,7 @@ def test_a_redis_that_evicts_is_refused(start_redis, start_server):
     server = start_server(started_up=False, redis=redis.url)
     server.allow_errors = True
     server.spawn()
-    assert server.process.wait(30) != 0
+    assert server.process.wait(30 * PATIENCE) != 0
     assert "noeviction" in server.log() or "maxmemory" in server.log()
 
 
@@ -231,7 +231,7 @@ def test_a_server_without_its_redis_does_not_start(start_server):
 
 
 def test_the_version_is_told():
-    assert subprocess.run([SERVER, "--version"], capture_output=True, text=True, timeout=20, env=dict(os.environ)).returncode == 0
+    assert subprocess.run([SERVER, "--version"], capture_output=True, text=True, timeout=120, env=dict(os.environ)).returncode == 0
 
 
 @pytest.mark.parametrize("turn", range(5))
@@ -243,12 +243,12 @@ def test_a_drain_in_the_midst_of_streams_parked_calls_and_load_is_clean(start_re
     for watch in watches:
         next(watch)
     waiting = [server.api.worker.LeaseJobs.begin(queues=[queue], timeout=50) for _ in range(5)]
-    calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), timeout=20) for _ in range(50)]
+    calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), timeout=120) for _ in range(50)]
     server.process.send_signal(signal.SIGTERM)
-    calls += [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), timeout=20) for _ in range(50)]
-    assert server.process.wait(30) == 0
+    calls += [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T"), timeout=120) for _ in range(50)]
+    assert server.process.wait(30 * PATIENCE) == 0
     for call in waiting + calls:
-        assert call.exception(timeout=30) is None or call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), call.code()
+        assert call.exception(timeout=30 * PATIENCE) is None or call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), call.code()
     for watch in watches:
         with pytest.raises(grpc.RpcError) as error:
             for _ in watch:
@@ -268,7 +268,7 @@ def test_a_second_signal_ends_the_process_at_once_with_1(start_server, start_red
     time.sleep(0.2)
     assert server.process.poll() is None
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(5) == 1
+    assert server.process.wait(5 * PATIENCE) == 1
     redis.thaw()
 
 
@@ -277,12 +277,12 @@ def test_sigterm_ends_a_server_that_still_waits_for_its_redis(start_server):
     server.spawn()
     eventually(lambda: "waiting for redis" in server.log())
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+    assert server.process.wait(10 * PATIENCE) == 0
 
 
 def test_more_callbacks_at_once_than_files_may_be_open_are_refused(own_directory):
     done = subprocess.run(["sh", "-c", 'ulimit -n 1000 && exec "$0" --callback-concurrency 900', SERVER], cwd=own_directory,
-                          capture_output=True, text=True, timeout=20)
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "--callback-concurrency 900 needs 1156 open files, and at most 1000" in done.stderr, done.stderr
 
 

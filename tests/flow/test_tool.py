@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import BUILD, SLOW, eventually
+from harness import BUILD, PATIENCE, SLOW, eventually
 
 TOOL = BUILD / "bin" / "ringback"
 OK, FAILED, USAGE, NOT_FOUND, UNAVAILABLE = range(5)
@@ -38,7 +38,7 @@ class Tool:
 
     def __call__(self, *arguments, expect=OK, input=None, seconds=30):
         done = Done(subprocess.run([TOOL, *map(str, arguments)], env=self.environment, input=input, capture_output=True, text=True,
-                                   stdin=subprocess.DEVNULL if input is None else None, timeout=seconds * SLOW))
+                                   stdin=subprocess.DEVNULL if input is None else None, timeout=seconds * PATIENCE))
         assert done.status == expect, f"{arguments}: {done.status} instead of {expect}\n{done.out}\n{done.err}"
         assert "Sanitizer" not in done.err, done.err
         return done
@@ -97,7 +97,7 @@ def test_a_plain_queue_name_needs_a_bucket_and_a_full_name_does_not(server, api,
 def test_a_server_that_is_not_there_is_exit_status_4(tool):
     begun = time.monotonic()
     assert tool("queue", "list", "--server", "127.0.0.1:1", expect=UNAVAILABLE).err.startswith("ringback: ")
-    assert time.monotonic() - begun < 15 * SLOW
+    assert time.monotonic() - begun < 60 * SLOW
 
 
 def test_health_and_version(tool):
@@ -249,12 +249,12 @@ def test_wait_follows_a_job_to_its_end(tool, api, bucket, q):
     queue = f"buckets/{bucket}/queues/q"
     waiting = tool.start("job", "submit", "-q", q, "-t", "Good", "--wait")
     run_jobs(api, queue, dict(Good=dict(success={})))
-    out, err = waiting.communicate(timeout=20 * SLOW)
+    out, err = waiting.communicate(timeout=20 * PATIENCE)
     assert waiting.returncode == OK and out.splitlines()[-1].endswith("Success"), (out, err)
 
     waiting = tool.start("job", "submit", "-q", q, "-t", "Bad", "--wait", "--json")
     run_jobs(api, queue, dict(Bad=dict(failure=dict(code="Broken", message="it broke", never=True))))
-    out, err = waiting.communicate(timeout=20 * SLOW)
+    out, err = waiting.communicate(timeout=20 * PATIENCE)
     assert waiting.returncode == FAILED
     last = json.loads(out.splitlines()[-1])
     assert (last["state"], last["code"], last["message"]) == ("JOB_STATE_FAILED", "Broken", "it broke")
@@ -271,7 +271,7 @@ def test_watch_ends_with_the_last_of_its_jobs(tool, api, bucket, q):
     watching = tool.start("job", "watch", *ids, ids[0], "--json")
     for _ in range(3):
         api.finish(api.lease(queue)[0])
-    out, err = watching.communicate(timeout=20 * SLOW)
+    out, err = watching.communicate(timeout=20 * PATIENCE)
     assert watching.returncode == OK, err
     ended = [json.loads(line)["jobId"] for line in out.splitlines() if json.loads(line)["state"] == "JOB_STATE_SUCCESS"]
     assert sorted(ended) == sorted(ids)
@@ -289,7 +289,7 @@ def test_watch_follows_hundreds_of_jobs(tool, api, bucket, q):
         api.worker.FinishJobs(bucket=f"buckets/{bucket}", jobs=[
             dict(lease=dict(job_id=one.job.id, fencing_token=one.fencing_token), success={}) for one in leased])
         done += len(leased)
-    out, err = watching.communicate(timeout=30 * SLOW)
+    out, err = watching.communicate(timeout=30 * PATIENCE)
     assert watching.returncode == OK and out.count("Success") == 300, err
 
 
@@ -304,7 +304,7 @@ def test_watch_follows_a_queue_until_it_is_ended(tool, api, bucket, q):
         assert json.loads(watching.stdout.readline())["queue"] == queue
     finally:
         watching.terminate()  # not SIGINT, which a shell's background jobs ignore
-        watching.communicate(timeout=10 * SLOW)
+        watching.communicate(timeout=10 * PATIENCE)
 
 
 def test_bars_are_drawn_on_a_terminal_only(tool, api, bucket, q):
@@ -330,7 +330,7 @@ def test_bars_are_drawn_on_a_terminal_only(tool, api, bucket, q):
     eventually(lambda: read(b"]  50%"), what="the bar")
     api.finish(leased)
     eventually(lambda: read(b"Success"), what="the end")
-    assert watching.wait(10 * SLOW) == OK
+    assert watching.wait(10 * PATIENCE) == OK
     os.close(ours)
     assert b"\033[32m" in text and b"[############------------]" in text
 
@@ -416,7 +416,7 @@ def complete(tool, line):
     words = [part for word in shlex.split(line) for part in re.split("(=)", word)] + ([""] if line.endswith(" ") else [])
     script = (f"PATH={shlex.quote(str(TOOL.parent))}:$PATH; source <(ringback completion bash); compopt() {{ :; }}; "
               f"COMP_WORDS=({' '.join(map(shlex.quote, words))}); COMP_CWORD={len(words) - 1}; _ringback; printf '%s\\n' \"${{COMPREPLY[@]}}\"")
-    done = subprocess.run(["bash", "-c", script], env=tool.environment, capture_output=True, text=True, timeout=20 * SLOW)
+    done = subprocess.run(["bash", "-c", script], env=tool.environment, capture_output=True, text=True, timeout=20 * PATIENCE)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout.split()
 

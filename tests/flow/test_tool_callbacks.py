@@ -108,13 +108,13 @@ def test_off_that_is_not_drained_in_time_says_so(tool, receiver, q, options):
     release = threading.Event()
 
     def hang(handler):
-        release.wait(30)
+        release.wait(120)
         handler.send_response(200)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 
     receiver.answers.append(hang)
-    tool("callback", "set", q, "--url", receiver.url())
+    tool("callback", "set", q, "--url", receiver.url(), "--callback-timeout", "60s")
     end_jobs(tool, q, 1)
     receiver.wait()
     try:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from harness import SLOW
+from harness import PATIENCE
 from test_tool import FAILED, NOT_FOUND, TOOL, UNAVAILABLE, USAGE, q, tool  # noqa: F401 (two are fixtures)
 
 
@@ -36,7 +36,7 @@ def test_errors_are_json_where_results_are(tool, q):
                                     "content-type", "operation", "request-id"])
 def test_an_option_that_is_not_utf_8_is_refused_and_never_left_out(tool, q, option):
     arguments = [TOOL, b"job", b"submit", b"-q", q, b"-t", b"T", f"--{option}", b"caf\xe9"]
-    done = subprocess.run(arguments, env=tool.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=20 * SLOW)
+    done = subprocess.run(arguments, env=tool.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=20 * PATIENCE)
     assert done.returncode == USAGE and done.stdout == b"" and done.stderr == f"ringback: --{option} is not UTF-8\n".encode()
 
 

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from harness import SLOW, eventually
+from harness import PATIENCE, eventually
 from test_tool import FAILED, NOT_FOUND, OK, USAGE, q, tool  # noqa: F401 (two are fixtures)
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -29,7 +29,7 @@ def listen(tool):
         def finish(wait=False):
             if not wait:
                 process.terminate()
-            out, err = process.communicate(timeout=20 * SLOW)
+            out, err = process.communicate(timeout=20 * PATIENCE)
             return [json.loads(line) for line in out.splitlines()], process.returncode, err
 
         return process, first["listening"], finish
@@ -87,7 +87,7 @@ def test_the_callback_commands(tool, api, bucket, q, listen):
 def post(url, body=b"<a/>", **headers):
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/xml"} | headers)
     try:
-        with urllib.request.urlopen(request, timeout=10 * SLOW) as answer:
+        with urllib.request.urlopen(request, timeout=10 * PATIENCE) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -150,5 +150,5 @@ def test_listen_prints_for_people(tool):
     process = tool.start("listen", "--port", "0", "--count", "1")
     url = process.stdout.readline().split()[-1]
     assert post(url, b"<Response><JobsDetail><JobId>j1</JobId><State>Success</State></JobsDetail></Response>") == 200
-    out, _ = process.communicate(timeout=10 * SLOW)
+    out, _ = process.communicate(timeout=10 * PATIENCE)
     assert "j1" in out and "State Success" in out and "answered 200" in out and "signature unchecked" in out

@@ -20,7 +20,7 @@ class Crowd:
 
     def __init__(self, servers, queue):
         self.apis = [Api(server.target) for server in servers]
-        self.calls = [self.apis[k % len(servers)].worker.LeaseJobs.begin(queues=[queue], timeout=60, wait=duration(50)) for k in range(WAITERS)]
+        self.calls = [self.apis[k % len(servers)].worker.LeaseJobs.begin(queues=[queue], timeout=600, wait=duration(60)) for k in range(WAITERS)]
         eventually(lambda: sum(server.metrics()["ringback_calls_parked"] for server in servers) == WAITERS, 30, what="all wait")
 
     def jobs(self):
@@ -115,7 +115,7 @@ def test_a_job_reaches_a_worker_that_waits_on_the_same_thread_without_a_notifica
     client = redis.client()
     queue = server.api.make_queue(bucket)
     deaf = []
-    for _ in range(20):  # the submit may come too late, or cross a lease that was in vain just before
+    for _ in range(100):  # the submit may come too late, or cross a lease that was in vain just before
         eventually(lambda: client.pubsub_numsub("ringback:wake")[0][1] == 1, 10, what="the listener is there")
         call = server.api.worker.LeaseJobs.begin(queues=[queue], timeout=60, wait=duration(30))
         eventually(lambda: server.metrics()["ringback_calls_parked"] == 1, 10, what="the call waits")
@@ -141,7 +141,7 @@ def test_jobs_submitted_here_and_on_another_server_at_once_all_reach_the_waiting
         calls = [server.api.job.SubmitJob.begin(queue=queue, job=dict(tag="T")) for server in (here, there)]
         begun = time.monotonic()
         jobs = worker.jobs(2)
-        assert time.monotonic() - begun < 3 * SLOW, "only the look every ten seconds found it"
+        assert time.monotonic() - begun < 8 * SLOW, "only the look every ten seconds found it"
         assert sorted(leased.job.id for leased in jobs) == sorted(call.result().job.id for call in calls)
         worker.finish(*jobs)
         worker.finished(2)

@@ -6,13 +6,13 @@ import time
 import grpc
 import pytest
 
-from harness import bucket_of, lease_of, rejects, state_name
+from harness import PATIENCE, bucket_of, lease_of, rejects, state_name
 
 
 class Watch:
     """A stream read by a thread of its own."""
 
-    def __init__(self, api, timeout=60, **fields):
+    def __init__(self, api, timeout=300, **fields):
         self.call = api.job.WatchJobs(timeout=timeout, **fields)
         self.items, self.events, self.cursor, self.error = queues.Queue(), [], None, None
         threading.Thread(target=self.read, daemon=True).start()
@@ -25,14 +25,14 @@ class Watch:
             self.error = error
         self.items.put(None)
 
-    def next(self, seconds=10):
+    def next(self, seconds=10 * PATIENCE):
         message = self.items.get(timeout=seconds)
         assert message is not None, f"the stream ended: {self.error}"
         self.cursor = message.cursor
         self.events += message.events
         return message
 
-    def until(self, check, seconds=10):
+    def until(self, check, seconds=10 * PATIENCE):
         end = time.monotonic() + seconds
         while not check(self.events):
             self.next(max(0.01, end - time.monotonic()))
@@ -116,12 +116,13 @@ def test_progress_alone_is_reported_at_most_once_a_second(api, watch, queue, buc
     seen = watch(bucket=f"buckets/{bucket}")
     job, = api.submit(queue)
     leased, = api.lease(queue)
+    begun = time.monotonic()
     for percent in range(0, 60):
         api.worker.RenewLeases(bucket=f"buckets/{bucket}", renewals=[dict(lease=lease_of(leased), progress=percent)])
         time.sleep(0.03)
     api.finish(leased)
     events = seen.until(lambda events: "SUCCESS" in story(events, job))
-    assert story(events, job).count("RUNNING") <= 5
+    assert story(events, job).count("RUNNING") <= 3 + time.monotonic() - begun
 
 
 def test_a_cursor_that_nobody_gave_is_refused(api, queue, bucket):
@@ -136,7 +137,7 @@ def test_a_cursor_that_the_log_no_longer_reaches_is_out_of_range_and_a_new_list_
     for _ in range(1200):
         api.submit(queue, 100, tag="Filler")
     with rejects("OUT_OF_RANGE"):
-        next(api.job.WatchJobs(bucket=f"buckets/{bucket}", cursor=cursor, timeout=10))
+        next(api.job.WatchJobs(bucket=f"buckets/{bucket}", cursor=cursor, timeout=60))
     listed = api.job.ListJobs(filter=dict(queue=queue), page_size=1)
     api.job.CancelJobs(bucket=f"buckets/{bucket}", job_ids=[job])
     seen = watch(bucket=f"buckets/{bucket}", cursor=listed.watch_cursor)
@@ -160,7 +161,7 @@ def test_a_drain_ends_a_watch_with_unavailable_and_another_server_goes_on(start_
     before, = one.api.submit(queue)
     seen.until(lambda events: story(events, before))
     one.process.terminate()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 20 * PATIENCE
     while seen.error is None and time.monotonic() < end:
         time.sleep(0.05)
     assert seen.error.code() == grpc.StatusCode.UNAVAILABLE

@@ -5,13 +5,13 @@ import time
 
 import grpc
 import pytest
-from harness import SLOW, bucket_of, duration, eventually, lease_of, module, rejects, state_name
+from harness import PATIENCE, SLOW, bucket_of, duration, eventually, lease_of, module, rejects, state_name
 
 
 class Stream:
     """A worker's stream: `send` says something, `read` takes the next message; `take` collects jobs, acknowledging them."""
 
-    def __init__(self, server_api, names=None, credit=0, timeout=60, **open_fields):
+    def __init__(self, server_api, names=None, credit=0, timeout=600, **open_fields):
         self.messages = module("worker")
         stub = __import__("importlib").import_module("ringback.v1.worker_pb2_grpc").WorkerServiceStub(server_api.channel)
         self.up, self.down = queues.Queue(), queues.Queue()
@@ -36,7 +36,7 @@ class Stream:
 
     def read(self, seconds=10):
         """The next message; None at the end of the stream. Raises the stream's error."""
-        message = self.down.get(timeout=seconds * SLOW)
+        message = self.down.get(timeout=seconds * PATIENCE)
         if message is None:
             self.down.put(None)
             if self.error is not None:
@@ -181,12 +181,12 @@ def test_outcome_and_credit_in_one_message_bring_the_result_and_the_next_job(api
 
 def test_a_renewal_extends_the_lease_and_shows_progress(api, queue, work):
     api.submit(queue)
-    stream = work(queue, credit=1, lease=duration(5))
+    stream = work(queue, credit=1, lease=duration(20))
     [leased] = stream.jobs(1)
     stream.send(renewals=[dict(lease=lease_of(leased), progress=42, extension=duration(100))])
     [renewal] = stream.read_until(lambda m: m.renewals).renewals
     assert renewal.job_id == leased.job.id and renewal.result.status.code == 0 and renewal.result.stop_reason == 0
-    assert renewal.result.lease_expire_time.seconds - leased.lease_expire_time.seconds >= 90
+    assert renewal.result.lease_expire_time.seconds - leased.lease_expire_time.seconds >= 75
     assert api.get(leased.job.id, queue).progress == 42
 
 
@@ -237,7 +237,7 @@ def test_what_a_dead_stream_held_comes_back_at_once_and_uncounted(api, queue, wo
     began = time.monotonic()
     stream.cancel()
     again = other.jobs(299)
-    assert time.monotonic() - began < 2 * SLOW
+    assert time.monotonic() - began < 20 * SLOW, "not when their leases ran out"
     assert sorted(ids_of(again)) == sorted(ids[1:])
     assert {each.job.attempts for each in again} == {1}
 
@@ -307,17 +307,19 @@ def test_a_worker_that_heartbeats_but_reads_nothing_holds_nothing(api, queue, bu
     stub = importlib.import_module("ringback.v1.worker_pb2_grpc").WorkerServiceStub(api.channel)
     request = module("worker").WorkRequest
     [held] = api.lease(queue)
-    up.put(request(open=dict(queues=[queue], acknowledge_within=duration(1.5)), credit=39))
-    call = stub.Work(iter(up.get, None), timeout=60 * SLOW)
+    up.put(request(open=dict(queues=[queue], acknowledge_within=duration(10)), credit=39))
+    call = stub.Work(iter(up.get, None), timeout=300 * SLOW)
     eventually(lambda: api.queue.GetQueue(name=queue).queue.counts.running == 40, what="all are leased")
-    end = time.monotonic() + 3
-    while time.monotonic() < end:
+
+    def given_back():
         up.put(request(renewals=[dict(lease=lease_of(held), progress=1)]))
-        time.sleep(0.2)
+        return api.queue.GetQueue(name=queue).queue.counts.running < 40
+
+    eventually(given_back, 30, every=0.2, what="it is taken for deaf")
     up.put(None)
     leased = []
     while len(leased) < 40:
-        more = api.lease(queue, 250, wait=5)
+        more = api.lease(queue, 250, wait=30)
         assert more
         leased += more
     assert sorted(ids_of(leased)) == sorted(ids)
@@ -357,7 +359,7 @@ def test_a_server_that_goes_tells_its_streams_and_lets_them_finish(start_server)
     stream.finish(leased, credit=3)
     assert stream.finished(1)[0].result.status.code == 0
     assert stream.read() is None
-    assert server.process.wait(20 * SLOW) == 0
+    assert server.process.wait(20 * PATIENCE) == 0
 
 
 def test_acknowledged_jobs_survive_the_server_that_sent_them(start_server, start_redis):
@@ -404,7 +406,7 @@ def test_what_was_acknowledged_stays_with_a_worker_that_leaves_a_server_that_goe
     first.process.terminate()
     assert stream.read().draining == module("worker").DRAIN_REASON_SHUTTING_DOWN
     assert stream.end() == []
-    assert first.process.wait(20 * SLOW) == 0
+    assert first.process.wait(20 * PATIENCE) == 0
     other = Stream(second.api, name, credit=1)
     other.finish(leased)
     assert other.finished(1)[0].result.status.code == 0
@@ -453,7 +455,7 @@ def test_bytes_that_are_no_message_end_the_stream_and_give_back_what_it_held(api
     up = queues.Queue()
     raw = api.channel.stream_stream("/ringback.v1.WorkerService/Work", request_serializer=lambda message: message,
                                     response_deserializer=module("worker").WorkResponse.FromString)
-    call = raw(iter(up.get, None), timeout=20 * SLOW)
+    call = raw(iter(up.get, None), timeout=120 * SLOW)
     up.put(module("worker").WorkRequest(open=dict(queues=[queue]), credit=1).SerializeToString())
     assert ids_of(next(call).jobs) == [job_id]
     up.put(b"\xff\xff\xff")
@@ -500,13 +502,12 @@ def test_large_jobs_come_in_messages_below_the_limit(api, queue, work):
     assert stream.sequence > 1
 
 
-def test_waiting_streams_take_turns(api, queue, work):
+def test_waiting_streams_take_turns(server, api, queue, work):
     streams = [work(queue, credit=100) for _ in range(3)]
-    time.sleep(0.3)
-    for _ in range(2):
-        for _ in streams:
-            api.submit(queue)
-            time.sleep(0.15)
+    for count in range(6):
+        eventually(lambda: server.metrics()["ringback_calls_parked"] == 3, what="all wait")
+        api.submit(queue)
+        eventually(lambda: sum(stream.down.qsize() for stream in streams) == count + 1, what="the job has come")  # noqa: B023
     assert [len(stream.jobs(2)) for stream in streams] == [2, 2, 2]
 
 

@@ -19,7 +19,7 @@ let target;
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-function call(service, method, request, deadlineMs = 10000) {
+function call(service, method, request, deadlineMs = 60000) {
   return new Promise((done, failed) =>
     clients[service][method](request, { deadline: Date.now() + deadlineMs }, (error, answer) => (error ? failed(error) : done(answer))));
 }
@@ -30,7 +30,7 @@ before(async () => {
   server = spawn(path.join(build, 'bin/ringbackd'), ['--listen', '127.0.0.1:0', '--http', 'off', '--data', path.join(directory, 'data'),
     '--ports-file', ports, '--callback-allow', '127.0.0.0/8'], { stdio: ['ignore', log, log] });
   for (let tries = 0; !fs.existsSync(ports); tries++) {
-    assert.ok(tries < 400 && server.exitCode === null, fs.readFileSync(path.join(directory, 'log'), 'utf8'));
+    assert.ok(tries < 2400 && server.exitCode === null, fs.readFileSync(path.join(directory, 'log'), 'utf8'));
     await sleep(50);
   }
   target = `127.0.0.1:${/grpc=(\d+)/.exec(fs.readFileSync(ports, 'utf8'))[1]}`;
@@ -84,7 +84,7 @@ test('a producer and a worker in JavaScript, with the callback at its receiver',
     }
   }
   assert.deepStrictEqual(order, ['High', 'Middle', 'Low']);
-  for (let tries = 0; bodies.length < 3 && tries < 200; tries++) await sleep(50);
+  for (let tries = 0; bodies.length < 3 && tries < 2400; tries++) await sleep(50);
   assert.strictEqual(bodies.length, 3);
   for (const { headers, body } of bodies) {
     assert.match(headers['content-type'], /^application\/xml/);
@@ -125,7 +125,7 @@ test('a worker over the Work stream gets jobs by its credit, and finishes them i
 
 test('an empty long poll is answered before its deadline', async () => {
   const { queue } = await call('Queue', 'CreateQueue', { queue: { name: 'buckets/node/queues/empty', feature: 'FEATURE_MEDIA' } });
-  const { jobs } = await call('Worker', 'LeaseJobs', { queues: [queue.name] }, 1500);
+  const { jobs } = await call('Worker', 'LeaseJobs', { queues: [queue.name] }, 8000);
   assert.deepStrictEqual(jobs, []);
 });
 
@@ -139,7 +139,7 @@ test('a watch streams what happens to a job', async () => {
   await begun;
   const { job } = await call('Job', 'SubmitJob', { queue: queue.name, job: { tag: 'T' } });
   await call('Job', 'CancelJobs', { bucket: 'buckets/node', jobIds: [job.id] });
-  for (let tries = 0; states.length < 2 && tries < 100; tries++) await sleep(50);
+  for (let tries = 0; states.length < 2 && tries < 2400; tries++) await sleep(50);
   stream.cancel();
   assert.deepStrictEqual(states, ['JOB_STATE_SUBMITTED', 'JOB_STATE_CANCEL']);
 });

@@ -42,15 +42,18 @@ static int start_with_password(void **state) {
   return 0;
 }
 
+/* Below those that connections take for their own end. */
 static int free_port(void) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t size = sizeof address;
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 ||
-      getsockname(fd, (struct sockaddr *)&address, &size) < 0)
-    abort();
-  close(fd);
-  return ntohs(address.sin_port);
+  for (int port = 22000 + getpid() % 8000;; port++) {
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool bound = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    close(fd);
+    if (bound)
+      return port;
+    assert_true(port < 32000);
+  }
 }
 
 static int start_on_tcp(void **state) {
@@ -94,13 +97,13 @@ static bool comes_up(struct redis_connection *connection) {
 
 /* Whether an error with this text is told, sooner or later. */
 static bool tells(struct redis_connection *connection, const char *text) {
-  for (int i = 0; i < 1000 && !strstr(redis_connection_error(connection), text); i++)
+  for (int i = 0; i < 6000 && !strstr(redis_connection_error(connection), text); i++)
     turn(connection);
   return strstr(redis_connection_error(connection), text) != NULL;
 }
 
 static void settle(struct redis_connection *connection) {
-  for (int i = 0; i < 500 && redis_pending(connection); i++)
+  for (int i = 0; i < 6000 && redis_pending(connection); i++)
     turn(connection);
   assert_int_equal(redis_pending(connection), 0);
 }
@@ -259,7 +262,7 @@ static void a_hung_server_shows_in_the_waiting_time(void **state) {
   redis_command(connection, 1, (const char *[]){"PING"}, NULL, see, &seen);
   for (int i = 0; i < 30; i++)
     turn(connection);
-  assert_in_range(redis_waiting_ms(connection), 200, 5000);
+  assert_in_range(redis_waiting_ms(connection), 200, 60000);
   redis_connection_close(connection, "no answer in time");
   assert_int_equal(seen.lost, 1);
   assert_string_equal(redis_connection_error(connection), "no answer in time");
@@ -344,7 +347,7 @@ static void an_unknown_host_is_told(void **state) {
   struct redis_target target = {.host = (char[]){"no-such-host.invalid"}, .port = 1};
   struct redis_connection *connection = redis_connection_create(&target);
   redis_connection_start(connection);
-  for (int i = 0; i < 2000 && !redis_connection_is_down(connection); i++) {
+  for (int i = 0; i < 24000 && !redis_connection_is_down(connection); i++) {
     redis_progress(connection);
     pause_ms(5);
   }
@@ -380,13 +383,13 @@ static void a_subscription_lasts_over_a_reconnection(void **state) {
   redis_subscribe(hears, "news", on_message, on_subscribed, &listener);
   assert_true(comes_up(fixture->connection));
   for (int round = 1; round <= 2; round++) {
-    for (int i = 0; i < 300 && listener.subscribed < round; i++)
+    for (int i = 0; i < 6000 && listener.subscribed < round; i++)
       turn(hears);
     assert_int_equal(listener.subscribed, round);
     turn(fixture->connection);
     assert_true(comes_up(fixture->connection));
     ask(fixture->connection, 3, (const char *[]){"PUBLISH", "news", round == 1 ? "one" : "two"});
-    for (int i = 0; i < 300 && listener.messages < round; i++)
+    for (int i = 0; i < 6000 && listener.messages < round; i++)
       turn(hears);
     assert_string_equal(listener.last, round == 1 ? "one" : "two");
     struct seen seen = {0};
@@ -461,10 +464,8 @@ static void a_replica_is_refused(void **state) {
   redis_server_start(&replica, (const char *[]){"--replicaof", "127.0.0.1", "1", NULL});
   free(fixture->target.unix_path);
   fixture->target.unix_path = strdup(replica.socket);
-  for (int i = 0; i < 20; i++)
-    turn(fixture->connection);
+  assert_true(tells(fixture->connection, "read-only replica"));
   assert_true(redis_connection_is_down(fixture->connection));
-  assert_non_null(strstr(redis_connection_error(fixture->connection), "read-only replica"));
   redis_server_remove(&replica);
 }
 
@@ -472,10 +473,10 @@ static void a_redis_that_evicts_is_refused_at_start(void **state) {
   struct fixture *fixture = *state;
   char text[256];
   assert_true(comes_up(fixture->connection));
-  assert_int_equal(redis_policy_check(&fixture->target, 2000, text, sizeof text), POLICY_OK);
+  assert_int_equal(redis_policy_check(&fixture->target, 60000, text, sizeof text), POLICY_OK);
   assert_string_equal(text, "");
   ask(fixture->connection, 4, (const char *[]){"CONFIG", "SET", "maxmemory-policy", "allkeys-lru"});
-  assert_int_equal(redis_policy_check(&fixture->target, 2000, text, sizeof text), POLICY_REFUSED);
+  assert_int_equal(redis_policy_check(&fixture->target, 60000, text, sizeof text), POLICY_REFUSED);
   assert_non_null(strstr(text, "allkeys-lru"));
 }
 
@@ -499,7 +500,7 @@ static void a_forbidden_config_is_no_hindrance(void **state) {
       (const char *[]){"ACL", "SETUSER", "limited", "on", ">pw", "allkeys", "allchannels", "+@all", "-config"});
   fixture->target.user = strdup("limited");
   fixture->target.password = strdup("pw");
-  assert_int_equal(redis_policy_check(&fixture->target, 2000, text, sizeof text), POLICY_OK);
+  assert_int_equal(redis_policy_check(&fixture->target, 60000, text, sizeof text), POLICY_OK);
 }
 
 #define WITH(setup, test) cmocka_unit_test_setup_teardown(test, setup, end)
