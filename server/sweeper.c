@@ -15,7 +15,7 @@ enum {
   LOOK_MS_MAX = 100, /* a timer set meanwhile is late by this at most */
   ANSWER_MS_MAX = 1000,
   REPAIR_MS = 100, /* at least between two slices of the repair: a thousand deliveries a second */
-  SLICES_MAX = 32, /* of one partition in a row, before the others are looked at again */
+  SLICES_MAX = 64, /* in a row, before the next look and the next slice of the repair */
 };
 
 struct sweeper {
@@ -26,7 +26,9 @@ struct sweeper {
   void *context;
   int64_t wait_ms; /* until the next look */
   bool due[PARTITIONS];
-  bool failed; /* the look got no answer */
+  unsigned partition; /* that was swept last */
+  int slices_left;    /* of the round */
+  bool failed;        /* the look got no answer */
   atomic_bool answers;
   atomic_uint_least64_t slices, changes, repairs;
   unsigned repair_partition;
@@ -34,25 +36,37 @@ struct sweeper {
   int64_t repair_us;          /* when the last slice began */
 };
 
-/* One partition's turn. */
-struct turn {
-  struct sweeper *sweeper;
-  unsigned partition;
-  int slices;
-};
+static void swept(void *context, const struct store_error *error, const struct store_sweep_result *result);
+
+/* The round's next slice, in the next partition that has something due. One at a time: what a connection sends at once
+ * Redis does in a row, and between two slices others are to get their turn. */
+static void sweep_on(struct sweeper *sweeper) {
+  for (unsigned i = 1; i <= PARTITIONS; i++) {
+    unsigned partition = (sweeper->partition + i) % PARTITIONS;
+    if (!sweeper->due[partition])
+      continue;
+    if (sweeper->slices_left == 0) {
+      sweeper->wait_ms = 0; /* there is more: go on after a look at what else is due */
+      return;
+    }
+    sweeper->slices_left--;
+    sweeper->partition = partition;
+    store_sweep(sweeper->store, partition, swept, sweeper);
+    return;
+  }
+}
 
 static void swept(void *context, const struct store_error *error, const struct store_sweep_result *result) {
-  struct turn *turn = context;
-  if (error->code != STORE_OK)
-    return;
-  atomic_fetch_add(&turn->sweeper->slices, 1);
-  atomic_fetch_add(&turn->sweeper->changes, (uint64_t)result->changed);
-  if (result->changed <= 0)
-    return;
-  if (++turn->slices < SLICES_MAX)
-    store_sweep(turn->sweeper->store, turn->partition, swept, turn);
-  else
-    turn->sweeper->wait_ms = 0; /* there is more: go on after a look at the others */
+  struct sweeper *sweeper = context;
+  if (error->code == STORE_UNAVAILABLE)
+    return; /* nor would the others be answered */
+  if (error->code == STORE_OK) {
+    atomic_fetch_add(&sweeper->slices, 1);
+    atomic_fetch_add(&sweeper->changes, (uint64_t)result->changed);
+  }
+  if (error->code != STORE_OK || result->changed <= 0)
+    sweeper->due[sweeper->partition] = false;
+  sweep_on(sweeper);
 }
 
 static void looked(void *context, const struct store_error *error, const int64_t due_ms[PARTITIONS], int64_t now_ms) {
@@ -67,12 +81,8 @@ static void looked(void *context, const struct store_error *error, const int64_t
 }
 
 static void sweep_due(struct sweeper *sweeper) {
-  struct turn turns[PARTITIONS];
-  for (unsigned i = 0; i < PARTITIONS; i++) {
-    turns[i] = (struct turn){sweeper, i, 0};
-    if (sweeper->due[i])
-      store_sweep(sweeper->store, i, swept, &turns[i]);
-  }
+  sweeper->slices_left = SLICES_MAX;
+  sweep_on(sweeper);
   store_flush(sweeper->store, ANSWER_MS_MAX);
 }
 

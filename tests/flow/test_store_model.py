@@ -392,6 +392,25 @@ def test_a_large_purge_and_deletion_go_in_short_slices(library, record_property)
     assert slowest < LUA_MS_MAX, command
 
 
+def test_a_sweep_takes_few_of_many_that_are_due_at_once(library):
+    settings = some_settings(random.Random(1)) | {"max_size": 1_000_000, "max_concurrent": 1000, "lease": 1000, "min_backoff": 0, "max_backoff": 0,
+                                                  "max_attempts": 100, "keep_ms": 10 ** 9, "keep_count": 1_000_000}
+    library.call("queue_create", "a", "due", 1, pack_settings(settings))
+    plain = some_job(random.Random(1), library.now) | {"not_before": 0, "expire": 0, "lease": 0, "run_timeout": 0, "max_attempts": 0, "spec": b"x" * 100}
+    expiring = pack_record(plain | {"expire": library.now + 1000})
+    assert library.call("submit", "a", "due", 1, "", b"00000000", *[pack_record(plain)] * 100)[0] == OK
+    assert len(library.call("lease", "a", 100, "w", 0, "due")[2]) == 300  # id, record and state of each
+    assert library.call("submit", "a", "due", 1, "", b"00000000", *[expiring] * 150)[0] == OK
+    assert library.call("sweep")[1] == 0
+    library.advance(1001)
+    taken = []
+    while changed := library.call("sweep")[1]:
+        taken.append(changed)
+    assert sum(taken) == 250 and max(taken) <= 40
+    counts = library.call("queue_get", "a", "due")[1]
+    assert counts[10] == 100 and counts[12] == 0 and counts[14] == 150  # waiting, running, failed
+
+
 def test_what_a_call_keeps_for_the_next_is_never_in_its_way(library):
     """A partition's unit of work and its queues' settings outlive a call: not what a failed call had begun, nor what has changed since."""
     settings = some_settings(random.Random(1)) | {"max_size": 100, "max_concurrent": 1000, "lease": 2000}
