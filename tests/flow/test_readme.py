@@ -1,10 +1,14 @@
 """What the README shows works: its producer and worker run as they stand there, and its table has every option."""
+import base64
+import hmac
+import http.client
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -66,6 +70,16 @@ def go_receiver(tmp_path):
     return built(tmp_path, "go", "build", "-o", "receiver", "receiver.go")
 
 
+def post_signed(port, secret, sent, signature=None):
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    right = "v1," + base64.b64encode(hmac.digest(key, f"cb_1.{sent}.<Response/>".encode(), "sha256")).decode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30 * harness.PATIENCE)
+    connection.request("POST", "/", "<Response/>", {"webhook-id": "cb_1", "webhook-timestamp": sent, "webhook-signature": signature or right})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 # Node's is run by tests/node.
 @pytest.mark.parametrize("name,make", [("receiver.py", python_receiver), ("receiver.c", c_receiver), ("receiver.go", go_receiver)],
                          ids=["python", "c", "go"])
@@ -80,7 +94,11 @@ def test_the_receiver_takes_what_is_signed_and_nothing_else(api, queue, tmp_path
         api.callback.UpdateCallbackRule(rule=dict(queue=queue, url=f"http://127.0.0.1:{port}/"), update_mask=dict(paths=["url"]))
         harness.eventually(lambda: api.callback.SendTestCallback(queue=queue).delivery.http_status == 204)
         text = (tmp_path / "out").read_text()
-        assert text.startswith("cb_test_") and "</Response>" in text
+        assert re.match(r"cb_test_\w+ <Response>.*</Response>\n", text, re.S), text
+        assert post_signed(port, secret, str(int(time.time()))) == 204
+        for sent in ("abc", "", "-1", "1e9", str(int(time.time()) - 600)):
+            assert post_signed(port, secret, sent) == 401, f"the timestamp {sent!r}"
+        assert post_signed(port, secret, str(int(time.time())), signature="v1,\xe9") == 401
         # Two secrets while one is rotated out; then only one that the receiver does not know.
         api.callback.RotateSigningSecret(queue=queue, overlap=harness.duration(60))
         assert api.callback.SendTestCallback(queue=queue).delivery.http_status == 204

@@ -3,6 +3,7 @@
 const { test, before, after } = require('node:test');
 const assert = require('node:assert');
 const { spawn } = require('node:child_process');
+const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
@@ -94,6 +95,12 @@ test('the receiver in the README takes what is signed and nothing else', async (
     assert.strictEqual(status, 204);
     for (let tries = 0; out === '' && tries < 1000; tries++) await sleep(20);
     assert.match(out, /^cb_test_\S+ <Response>/);
+    for (const [sent, wanted] of [[String(Math.floor(Date.now() / 1000)), 204], ['abc', 401], ['', 401], ['-1', 401]]) {
+      const mac = crypto.createHmac('sha256', Buffer.from(secret.slice('whsec_'.length), 'base64')).update(`cb_1.${sent}.<Response/>`).digest('base64');
+      const headers = { 'webhook-id': 'cb_1', 'webhook-timestamp': sent, 'webhook-signature': `v1,${mac}` };
+      const answer = await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: '<Response/>', headers });
+      assert.strictEqual(answer.status, wanted, `the timestamp ${sent}`);
+    }
     await call('Callback', 'RotateSigningSecret', { queue, overlap: { seconds: 0 } });
     assert.strictEqual(await sendTest(queue), 401);
   } finally {
