@@ -23,6 +23,7 @@ struct store_call {
   void (*done)(void); /* the caller's, cast back by `answer` */
   void *context;
   void *extra; /* what `answer` needs to know of the request */
+  void *owner; /* for whom it is made (store_owners) */
   struct store_call *next;
 };
 

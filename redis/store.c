@@ -30,12 +30,15 @@ struct command {
   const char *function;
   unsigned partition;
   size_t items, size, calls, arguments;
+  uint64_t through; /* with its answer so many of the store's calls are answered; 0: others of its round follow */
   struct store_call *first, *last;
 };
 
 struct store {
   struct redis_connection *connection;
+  struct store_owners owners;
   struct store_call *queued_first, *queued_last;
+  uint64_t asked, answered;
   struct store_call *free_calls;
   size_t free_count;
   const char **vector; /* arguments of the command being sent */
@@ -52,6 +55,10 @@ struct store *store_create(const struct redis_target *target) {
   assert(store);
   store->connection = redis_connection_create(target);
   return store;
+}
+
+void store_set_owners(struct store *store, const struct store_owners *owners) {
+  store->owners = *owners;
 }
 
 static void free_call(struct store_call *call) {
@@ -139,6 +146,9 @@ void call_send(struct store *store, struct store_call *call) {
   else
     store->queued_first = call;
   store->queued_last = call;
+  store->asked++;
+  if (store->owners.hold)
+    call->owner = store->owners.hold();
   atomic_fetch_add_explicit(&store->calls, 1, memory_order_relaxed);
 }
 
@@ -146,7 +156,11 @@ static void end_call(struct store *store, struct store_call *call, const struct 
                      const struct redis_value *reply) {
   if (error->code == STORE_UNAVAILABLE)
     atomic_fetch_add_explicit(&store->failures, 1, memory_order_relaxed);
+  if (store->owners.begin)
+    store->owners.begin(call->owner);
   call->answer(call, error, reply);
+  if (store->owners.let_go)
+    store->owners.let_go(call->owner);
   if (store->free_count < FREE_CALLS_MAX) {
     call->next = store->free_calls;
     store->free_calls = call;
@@ -196,6 +210,8 @@ static void on_reply(void *context, const struct redis_value *reply) {
     end_call(store, call, &error, own);
     call = next;
   }
+  if (command->through)
+    store->answered = command->through;
   free(command);
 }
 
@@ -286,6 +302,7 @@ static void send_queued(struct store *store) {
     }
     append(command, call);
   }
+  open[count - 1]->through = store->asked; /* Redis answers in order */
   for (size_t i = 0; i < count; i++)
     send_command(store, open[i]);
 }
@@ -313,47 +330,49 @@ void store_expire(struct store *store, int wait_ms) {
     redis_connection_close(store->connection, "no answer in time");
 }
 
-bool store_flush_patiently(struct store *store, int wait_ms, int patience_ms) {
+/* Waits for the connection to be readable, or writable where it has something to write. */
+static void await_connection(struct store *store, int64_t wait_us) {
+  struct pollfd waiter = {.fd = redis_fd(store->connection),
+                          .events = (short)(POLLIN | (redis_wants_write(store->connection) ? POLLOUT : 0))};
+  struct timespec time = {.tv_sec = wait_us / 1000000, .tv_nsec = wait_us % 1000000 * 1000};
+  ppoll(&waiter, 1, &time, NULL);
+}
+
+void store_flush(struct store *store, int wait_ms) {
   while (store->queued_first || redis_pending(store->connection) > 0) {
     store_send(store);
     if (store->queued_first || redis_pending(store->connection) == 0)
       continue;
-    int64_t waited = redis_waiting_ms(store->connection), left = wait_ms - waited;
-    if (patience_ms >= 0 && waited >= patience_ms)
-      return false;
-    if (patience_ms >= 0 && patience_ms - waited < left)
-      left = patience_ms - waited;
-    struct pollfd waiter = {.fd = redis_fd(store->connection),
-                            .events = (short)(POLLIN | (redis_wants_write(store->connection) ? POLLOUT : 0))};
+    int64_t left = wait_ms - redis_waiting_ms(store->connection);
     if (left > 0)
-      poll(&waiter, 1, (int)(left < 1000 ? left : 1000));
+      await_connection(store, (left < 1000 ? left : 1000) * 1000);
     redis_progress(store->connection);
     store_expire(store, wait_ms);
   }
-  return true;
 }
 
-bool store_step(struct store *store, int wait_us) {
+void store_step(struct store *store, int wait_us, int wait_ms) {
   if (redis_pending(store->connection) < STEP_COMMANDS_MAX)
     store_send(store);
-  if (redis_pending(store->connection) > 0) {
-    struct pollfd waiter = {.fd = redis_fd(store->connection),
-                            .events = (short)(POLLIN | (redis_wants_write(store->connection) ? POLLOUT : 0))};
-    struct timespec time = {.tv_nsec = wait_us * 1000L};
-    ppoll(&waiter, 1, &time, NULL);
-    redis_progress(store->connection);
-    if (store->queued_first && redis_pending(store->connection) < STEP_COMMANDS_MAX)
-      store_send(store);
-  }
-  return store->queued_first || redis_pending(store->connection) > 0;
+  if (redis_pending(store->connection) == 0)
+    return;
+  await_connection(store, wait_us);
+  redis_progress(store->connection);
+  store_expire(store, wait_ms);
+  if (store->queued_first && redis_pending(store->connection) < STEP_COMMANDS_MAX)
+    store_send(store);
+}
+
+uint64_t store_asked(const struct store *store) {
+  return store->asked;
+}
+
+uint64_t store_answered(const struct store *store) {
+  return store->answered;
 }
 
 int64_t store_waiting_ms(const struct store *store) {
   return redis_waiting_ms(store->connection);
-}
-
-void store_flush(struct store *store, int wait_ms) {
-  store_flush_patiently(store, wait_ms, -1);
 }
 
 int store_fd(const struct store *store) {

@@ -1,9 +1,10 @@
 /* The typed store: every state change and every read that the service knows, each one call of a Redis function.
  *
  * A store belongs to one thread and has one connection. Calls are queued, calls of the same function and partition
- * merged into one, all sent in one write, and answered in order: each `done` runs exactly once, from store_flush (or
- * store_ready), or with STORE_UNAVAILABLE when Redis does not answer. What a result points at lives until `done`
- * returns; copy what is needed longer. A `done` may queue further calls. Arguments are copied when a call is queued.
+ * merged into one, all sent in one write, and answered in order: each `done` runs exactly once, from store_flush,
+ * store_step or store_ready, or with STORE_UNAVAILABLE when Redis does not answer. What a result points at lives until
+ * `done` returns; copy what is needed longer. A `done` may queue further calls. Arguments are copied when a call is
+ * queued.
  *
  * After STORE_UNAVAILABLE the outcome is unknown. Every call may be repeated, except a lease and a submit without
  * request_id.
@@ -66,15 +67,24 @@ struct store_metrics {
 struct store *store_create(const struct redis_target *target);
 void store_destroy(struct store *store);
 
+/* Tells for whom calls are made: `hold` when one is queued, its answer is handed to `begin` before and to `let_go`
+ * after the call's `done` has run. */
+struct store_owners {
+  void *(*hold)(void);
+  void (*begin)(void *owner);
+  void (*let_go)(void *owner);
+};
+void store_set_owners(struct store *store, const struct store_owners *owners);
+
 /* Sends what is queued and runs the continuations until nothing is queued, waiting at most wait_ms for each round of
  * answers. */
 void store_flush(struct store *store, int wait_ms);
-/* The same, but gives up as soon as an answer has been waited for during patience_ms (-1: never). False then: call it
- * again to go on. */
-bool store_flush_patiently(struct store *store, int wait_ms, int patience_ms);
 /* A part of a flush: sends what is queued, unless much is under way already, waits up to wait_us for an answer and runs
- * the continuations of those that are there. True while something is still to be sent or answered. */
-bool store_step(struct store *store, int wait_us);
+ * the continuations of those that are there. */
+void store_step(struct store *store, int wait_us, int wait_ms);
+/* How many calls were ever queued, and up to which of them all are answered. */
+uint64_t store_asked(const struct store *store);
+uint64_t store_answered(const struct store *store);
 /* Milliseconds since the oldest unanswered command was queued; 0: nothing waits. */
 int64_t store_waiting_ms(const struct store *store);
 

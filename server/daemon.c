@@ -29,6 +29,9 @@ enum {
   PATH_SIZE = 4096,
   CALLS_LEFT_MIN = 1000,
   CALLS_LEFT_TICKS = 10,
+  STEP_US = 250, /* at most so long an RPC thread looks at nothing but the store's answers, */
+  STEP_SLOW_MS = 20,
+  STEP_SLOW_US = 1000, /* and so long when they have not come for that long */
 };
 
 struct daemon {
@@ -48,25 +51,44 @@ struct daemon {
 
 /* --- the RPC threads' hooks --- */
 
+static void *hold_call(void) {
+  return rpc_hold();
+}
+
+static void begin_call(void *call) {
+  rpc_begin(call);
+}
+
+static void let_go_call(void *call) {
+  rpc_let_go(call);
+}
+
 static void *open_thread(void *context, unsigned index) {
   struct daemon *daemon = context;
   if (index >= THREADS_MAX)
     return NULL;
   struct services_thread *thread = &daemon->threads[index];
   thread->store = store_create(daemon->target);
+  store_set_owners(thread->store, &(struct store_owners){hold_call, begin_call, let_go_call});
   thread->config = &daemon->config->services;
   atomic_fetch_add(&daemon->thread_count, 1);
   return thread;
 }
 
-static bool flush_thread(void *data, int patience_ms) {
+static void step_thread(void *data) {
   struct services_thread *thread = data;
-  return store_flush_patiently(thread->store, (int)thread->config->redis_wait_ms, patience_ms);
+  bool soon = store_waiting_ms(thread->store) < STEP_SLOW_MS;
+  store_step(thread->store, soon ? STEP_US : STEP_SLOW_US, (int)thread->config->redis_wait_ms);
 }
 
-static bool step_thread(void *data, int wait_us, int patience_ms) {
-  struct services_thread *thread = data;
-  return store_step(thread->store, wait_us) && store_waiting_ms(thread->store) < patience_ms;
+static uint64_t asked_of_thread(const void *data) {
+  const struct services_thread *thread = data;
+  return store_asked(thread->store);
+}
+
+static uint64_t answered_to_thread(const void *data) {
+  const struct services_thread *thread = data;
+  return store_answered(thread->store);
 }
 
 static void close_thread(void *data) {
@@ -171,7 +193,7 @@ static bool start_server(struct daemon *daemon, const struct options *options) {
       .header_bytes_max = (unsigned)options->header_bytes_max,
       .streams_per_connection_max = (unsigned)options->streams_per_connection_max,
       .services = services,
-      .hooks = {daemon, open_thread, flush_thread, step_thread, close_thread},
+      .hooks = {daemon, open_thread, step_thread, asked_of_thread, answered_to_thread, close_thread},
   };
   daemon->server = rpc_server_create(&rpc);
   return daemon->server != NULL;

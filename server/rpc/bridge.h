@@ -30,10 +30,6 @@
 #define RPC_PARK_QUIET_MAX 64
 #define RPC_PARK_QUIET_MS 5
 #define RPC_THREADS_MAX 64
-#define RPC_PATIENCE_MS 20        /* a flush that takes longer lets the system thread do gRPC's polling meanwhile */
-#define RPC_STEP_US 250           /* at most so long a thread looks at nothing but the store's answers */
-#define RPC_SETTLE_MS 10          /* at least so often a thread settles, however much is under way */
-#define RPC_STAND_IN_MS 1         /* how long it polls before it looks for events of its own */
 #define RPC_SYSTEM_CALLS_MAX 2000 /* health and reflection have limits of their own */
 #define RPC_SYSTEM_PARKED_MAX 1000
 
@@ -75,6 +71,7 @@ struct park_trial {
   uint64_t key;
   struct rpc_call *call;
   uint64_t ticket; /* the call's; it draws another when it is served */
+  uint64_t asked;  /* when so much is answered, so is what it asked */
   bool beside;     /* tried together with what it waited for, and not because of a notification */
 };
 
@@ -108,6 +105,14 @@ struct rpc_inbox {
   bool closed;
 };
 
+/* What was taken out of an inbox and is not tried yet. */
+struct rpc_woken {
+  uint64_t *keys; /* swapped with the inbox's */
+  size_t count;
+  bool everything;
+  uint64_t asked; /* to be answered before */
+};
+
 struct rpc_counters {
   atomic_uint_least64_t calls_started, calls_refused, batches, batch_events, codes[17];
 };
@@ -119,15 +124,13 @@ struct rpc_thread {
   pthread_t handle;
   bool started;
   grpc_completion_queue *queue;
-  grpc_completion_queue *poller; /* of the system thread: what it polls with as a stand-in */
-  void *context;                 /* what thread_open returned */
-  bool (*flush)(void *context, int patience_ms);
-  bool (*step)(void *context, int wait_us, int patience_ms);
-  int64_t now_ms, settled_ms;
+  void *context;          /* what thread_open returned */
+  struct rpc_hooks hooks; /* none of the system thread's */
+  int64_t now_ms;
   bool poked; /* the inbox has something */
 
   struct rpc_inbox inbox;
-  uint64_t *inbox_taken; /* swapped with inbox.keys */
+  struct rpc_woken taken;
   grpc_channel *lame_channel;
   grpc_call *lame_call;
   struct rpc_tag woken;
@@ -136,7 +139,8 @@ struct rpc_thread {
   struct rpc_call *deferred_first, *deferred_last; /* have a message or a half-close that is to be delivered */
   struct rpc_call *gone;                           /* their peers are gone; `closed` is due */
   struct rpc_call *behind;                         /* answered, but to leave behind another's message */
-  struct rpc_call *done;                           /* to be released when the batch is settled */
+  uint64_t behind_asked;                           /* or when so much is answered */
+  struct rpc_call *done;                           /* to be released at the end of the turn */
   struct rpc_call *spare;
   size_t spare_count;
   struct arena *spare_arenas[RPC_SPARE_ARENAS_MAX];
@@ -158,7 +162,6 @@ struct rpc_server {
   struct rpc_health *health;
   struct rpc_reflection *reflection;
   atomic_bool draining;
-  atomic_uint absent; /* RPC threads that have been in a flush for long, so that they do not poll */
   bool drained;
 };
 
@@ -174,7 +177,8 @@ struct rpc_call {
   grpc_call_details details; /* of generic calls only */
 
   struct rpc_tag arrived, closed, received, sent, answered;
-  unsigned pending; /* batches under way */
+  unsigned pending; /* batches under way, and lists of its thread that it stands in */
+  unsigned asks;    /* what the store has not answered yet */
 
   struct arena *arena;
   void *data;
@@ -214,14 +218,18 @@ struct rpc_call {
 };
 
 /* --- call.c: the batches of one call, and their completions --- */
+/* Around everything that runs for a call, so that rpc_hold knows for which; call_enter's answer is for call_leave. */
+struct rpc_call *call_enter(struct rpc_call *call);
+void call_leave(struct rpc_call *before);
 void call_arm(struct rpc_thread *thread, struct rpc_bound_method *method);
 /* Hands over messages and half-closes that had to wait. */
 void call_deliver_deferred(struct rpc_thread *thread);
-/* Tells handlers of calls whose peers are gone. True when there was one. */
-bool call_close_gone(struct rpc_thread *thread);
+/* Tells handlers of calls whose peers are gone and that have no continuation due. */
+void call_close_gone(struct rpc_thread *thread);
 /* Lets the answers leave that were to leave behind another call's message. */
 void call_answer_behind(struct rpc_thread *thread);
 void call_release_done(struct rpc_thread *thread);
+void call_maybe_release(struct rpc_call *call);
 void call_free_spare(struct rpc_thread *thread);
 
 /* --- park.c --- */
@@ -232,12 +240,12 @@ void park_remove(struct rpc_call *call);
 int64_t park_next_deadline(const struct park_lot *lot);
 /* Tries who waits for the keys (or, with everything set, everybody). */
 void park_wake(struct rpc_thread *thread, const uint64_t *keys, size_t count, bool everything);
-/* After a flush: tries the next exclusive waiter where the one tried before is answered. True when one was tried. */
-bool park_continue(struct rpc_thread *thread);
-/* Wakes those whose time has come. True when there was one. */
-bool park_expire(struct rpc_thread *thread);
-/* Ends everything that is parked. True when there was one. */
-bool park_drain(struct rpc_thread *thread);
+/* Tries the next exclusive waiter where the one tried before was served. */
+void park_continue(struct rpc_thread *thread);
+/* Wakes those whose time has come. */
+void park_expire(struct rpc_thread *thread);
+/* Ends everything that is parked. */
+void park_drain(struct rpc_thread *thread);
 
 /* --- thread.c --- */
 bool thread_open(struct rpc_thread *thread, struct rpc_server *server, struct rpc_lane *lane, unsigned index);
@@ -248,6 +256,9 @@ void thread_stop(struct rpc_thread *thread);
 void thread_close(struct rpc_thread *thread);
 /* Thread-safe. Without a key: just look (at `draining`). */
 void thread_poke(struct rpc_thread *thread, const uint64_t *key);
+/* The hooks' counts; 0 where there are none. */
+uint64_t thread_asked(const struct rpc_thread *thread);
+uint64_t thread_answered(const struct rpc_thread *thread);
 struct arena *thread_take_arena(struct rpc_thread *thread);
 void thread_give_arena(struct rpc_thread *thread, struct arena *arena);
 

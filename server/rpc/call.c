@@ -1,9 +1,9 @@
 /* The life of a call: armed, arrived, handled, answered, released. One context owns every buffer of its call and is
  * used again afterwards.
  *
- * A context is released when no batch is under way and either its final status was sent or its peer is gone; and never
- * before the batch of events is settled, so that a handler's continuation always finds its call. That the peer is gone
- * is told (`closed`) only then, too.
+ * A context is released when either its final status was sent or its peer is gone, and nothing knows of it any more: no
+ * batch, no list of its thread, and no continuation of its handler. That the peer is gone is told (`closed`) when no
+ * continuation is due.
  */
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
@@ -98,10 +98,52 @@ static void call_start(struct rpc_call *call, const grpc_op *ops, size_t op_coun
   call->pending++;
 }
 
+/* --- for which call something runs --- */
+
+static _Thread_local struct rpc_call *running;
+
+struct rpc_call *call_enter(struct rpc_call *call) {
+  struct rpc_call *before = running;
+  running = call;
+  return before;
+}
+
+void call_leave(struct rpc_call *before) {
+  running = before;
+}
+
+/* function NULL: the handler does not care. */
+static void call_run(struct rpc_call *call, void (*function)(struct rpc_call *)) {
+  if (!function)
+    return;
+  struct rpc_call *before = call_enter(call);
+  function(call);
+  call_leave(before);
+}
+
+struct rpc_call *rpc_hold(void) {
+  if (running)
+    running->asks++;
+  return running;
+}
+
+void rpc_begin(struct rpc_call *call) {
+  assert(!running);
+  running = call;
+}
+
+void rpc_let_go(struct rpc_call *call) {
+  running = NULL;
+  if (!call)
+    return;
+  call->asks--;
+  call_maybe_release(call);
+}
+
 /* --- the end of a call --- */
 
-static void call_maybe_release(struct rpc_call *call) {
-  if (call->released || call->pending > 0 || !call->over || !(call->final_started || call->peer_gone))
+void call_maybe_release(struct rpc_call *call) {
+  if (call->released || call->pending > 0 || call->asks > 0 || !call->over || !(call->final_started || call->peer_gone))
     return;
   assert(!call->parked);
   call->released = true;
@@ -134,22 +176,24 @@ void call_release_done(struct rpc_thread *thread) {
   }
 }
 
-bool call_close_gone(struct rpc_thread *thread) {
-  bool any = false;
-  while (thread->gone) {
-    struct rpc_call *call = thread->gone;
-    thread->gone = call->next_gone;
+void call_close_gone(struct rpc_thread *thread) {
+  struct rpc_call *call = thread->gone, *next;
+  for (thread->gone = NULL; call; call = next) {
+    next = call->next_gone;
+    if (call->asks > 0) {
+      call->next_gone = thread->gone;
+      thread->gone = call;
+      continue;
+    }
     if (!call->over) {
       park_remove(call);
       call->over = true;
-      if (call->begun && call->method && call->method->handler->closed) {
-        call->method->handler->closed(call);
-        any = true;
-      }
+      if (call->begun && call->method)
+        call_run(call, call->method->handler->closed);
     }
+    call->pending--;
     call_maybe_release(call);
   }
-  return any;
 }
 
 /* RECV_CLOSE is back: the call is complete, or its peer or its time is gone. */
@@ -159,6 +203,7 @@ static void on_closed(void *self, bool ok) {
   call->pending--;
   call->peer_gone = true;
   if (!call->over) {
+    call->pending++;
     call->next_gone = call->thread->gone;
     call->thread->gone = call;
   }
@@ -168,9 +213,8 @@ static void on_closed(void *self, bool ok) {
 static void on_answered(void *self, bool ok) {
   struct rpc_call *call = self;
   call->pending--;
-  if (!ok && call->code == RPC_OK && call->method && !call->method->answer_streams &&
-      call->method->handler->undelivered)
-    call->method->handler->undelivered(call);
+  if (!ok && call->code == RPC_OK && call->method && !call->method->answer_streams)
+    call_run(call, call->method->handler->undelivered);
   call_maybe_release(call);
 }
 
@@ -198,6 +242,15 @@ static void call_start_final(struct rpc_call *call) {
   call_start(call, ops, op_count, &call->answered);
 }
 
+static void answer_behind(struct rpc_thread *thread) {
+  while (thread->behind) {
+    struct rpc_call *call = thread->behind;
+    thread->behind = call->next_behind;
+    call->pending--;
+    call_start_final(call);
+  }
+}
+
 /* The call is over for the handler; the status leaves at once, or after the message that is under way. */
 static void call_finish(struct rpc_call *call, enum rpc_code code) {
   park_remove(call);
@@ -206,24 +259,23 @@ static void call_finish(struct rpc_call *call, enum rpc_code code) {
   if (call->sending) {
     call->end_wanted = true;
   } else if (call->reply_behind) {
+    call->pending++;
     call->next_behind = call->thread->behind;
     call->thread->behind = call;
   } else {
     call_start_final(call);
-    call_answer_behind(call->thread);
+    answer_behind(call->thread);
   }
 }
 
 void call_answer_behind(struct rpc_thread *thread) {
-  while (thread->behind) {
-    struct rpc_call *call = thread->behind;
-    thread->behind = call->next_behind;
-    call_start_final(call);
-  }
+  if (thread->behind && thread_answered(thread) >= thread->behind_asked)
+    answer_behind(thread);
 }
 
 void rpc_reply_behind(struct rpc_call *call) {
   call->reply_behind = true;
+  call->thread->behind_asked = thread_asked(call->thread);
 }
 
 /* --- messages out --- */
@@ -260,7 +312,7 @@ bool rpc_send(struct rpc_call *call, const ProtobufCMessage *message) {
   ops[op_count++].data.send_message.send_message = call->outgoing;
   call->sending = true;
   call_start(call, ops, op_count, &call->sent);
-  call_answer_behind(call->thread);
+  answer_behind(call->thread);
   return true;
 }
 
@@ -272,8 +324,8 @@ static void on_sent(void *self, bool ok) {
   call->outgoing = NULL;
   if (call->end_wanted)
     call_start_final(call);
-  else if (ok && !call->over && !call->peer_gone && call->method->handler->writable)
-    call->method->handler->writable(call);
+  else if (ok && !call->over && !call->peer_gone)
+    call_run(call, call->method->handler->writable);
   call_maybe_release(call);
 }
 
@@ -337,6 +389,7 @@ static void call_defer(struct rpc_call *call) {
     return;
   struct rpc_thread *thread = call->thread;
   call->deferred = true;
+  call->pending++;
   call->next_deferred = NULL;
   if (thread->deferred_last)
     thread->deferred_last->next_deferred = call;
@@ -361,10 +414,13 @@ static void call_deliver_message(struct rpc_call *call) {
   call->incoming = NULL;
   ProtobufCMessage *message = message_decode(call, buffer, call->thread->message_arena);
   grpc_byte_buffer_destroy(buffer);
-  if (message && call->method->handler->message)
+  if (!message) {
+    call_run(call, call->method->handler->closed);
+  } else if (call->method->handler->message) {
+    struct rpc_call *before = call_enter(call);
     call->method->handler->message(call, message);
-  else if (!message && call->method->handler->closed)
-    call->method->handler->closed(call);
+    call_leave(before);
+  }
   arena_reset(call->thread->message_arena);
   call_read(call);
 }
@@ -397,14 +453,14 @@ void call_deliver_deferred(struct rpc_thread *thread) {
     if (!thread->deferred_first)
       thread->deferred_last = NULL;
     call->deferred = false;
-    if (call->over || call->peer_gone)
-      continue;
-    if (call->incoming && !call->read_paused)
+    call->pending--;
+    if (call->over || call->peer_gone) {
+      call_maybe_release(call);
+    } else if (call->incoming && !call->read_paused) {
       call_deliver_message(call);
-    else if (call->half_closed && !call->half_close_told) {
+    } else if (call->half_closed && !call->half_close_told) {
       call->half_close_told = true;
-      if (call->method->handler->half_closed)
-        call->method->handler->half_closed(call);
+      call_run(call, call->method->handler->half_closed);
     }
   }
 }
@@ -423,12 +479,18 @@ void rpc_resume_reading(struct rpc_call *call) {
 
 /* --- the beginning of a call --- */
 
+static void start(struct rpc_call *call, const ProtobufCMessage *request) {
+  struct rpc_call *before = call_enter(call);
+  call->method->handler->start(call, request);
+  call_leave(before);
+}
+
 static void call_begin(struct rpc_call *call) {
   const struct rpc_bound_method *method = call->method;
   if (method->request_streams) {
     call->begun = true;
     if (method->handler->start)
-      method->handler->start(call, NULL);
+      start(call, NULL);
     call_read(call);
     return;
   }
@@ -442,7 +504,7 @@ static void call_begin(struct rpc_call *call) {
   call->incoming = NULL;
   if (request) {
     call->begun = true;
-    method->handler->start(call, request);
+    start(call, request);
   }
 }
 

@@ -198,7 +198,9 @@ int64_t park_next_deadline(const struct park_lot *lot) {
 static void call_wake(struct rpc_call *call, enum rpc_wake why) {
   park_remove(call);
   assert(call->method->handler->wake);
+  struct rpc_call *before = call_enter(call);
   call->method->handler->wake(call, why);
+  call_leave(before);
 }
 
 static struct rpc_call *first_exclusive(struct park_lot *lot, uint64_t key) {
@@ -224,10 +226,10 @@ static int by_ticket(const void *left, const void *right) {
 }
 
 /* Everybody who is parked now, in the order of their tickets. */
-static bool wake_all(struct park_lot *lot, enum rpc_wake why) {
+static void wake_all(struct park_lot *lot, enum rpc_wake why) {
   size_t count = lot->heap_count;
   if (count == 0)
-    return false;
+    return;
   memcpy(lot->scratch, lot->heap, count * sizeof(struct rpc_call *));
   qsort(lot->scratch, count, sizeof(struct rpc_call *), by_ticket);
   for (size_t i = 0; i < count; i++) {
@@ -235,7 +237,6 @@ static bool wake_all(struct park_lot *lot, enum rpc_wake why) {
     if (lot->scratch[i]->parked)
       call_wake(lot->scratch[i], why);
   }
-  return true;
 }
 
 /* By one of the first `count` trials. */
@@ -268,7 +269,16 @@ static void quiet_add(struct park_lot *lot, uint64_t key, int64_t until_ms) {
 static void trial_add(struct park_lot *lot, uint64_t key, struct rpc_call *call, bool beside) {
   if (lot->trial_count == lot->trial_capacity)
     lot->trials = grow(lot->trials, &lot->trial_capacity, sizeof(struct park_trial));
-  lot->trials[lot->trial_count++] = (struct park_trial){key, call, call->park_ticket, beside};
+  call->pending++;
+  lot->trials[lot->trial_count++] =
+      (struct park_trial){.key = key, .call = call, .ticket = call->park_ticket, .beside = beside};
+}
+
+/* Wakes the call of a trial, and notes what it asks. */
+static void trial_wake(struct park_lot *lot, size_t index) {
+  struct rpc_call *call = lot->trials[index].call;
+  call_wake(call, RPC_WAKE_KEY);
+  lot->trials[index].asked = thread_asked(call->thread);
 }
 
 /* One trial of a key at a time: while it succeeds the next call is tried. */
@@ -278,7 +288,7 @@ static bool try_first(struct park_lot *lot, uint64_t key, bool beside) {
     return false;
   quiet_remove(lot, key);
   trial_add(lot, key, call, beside);
-  call_wake(call, RPC_WAKE_KEY);
+  trial_wake(lot, lot->trial_count - 1);
   return true;
 }
 
@@ -304,7 +314,7 @@ static void wake_every_key(struct park_lot *lot) {
       call_wake(lot->scratch[i], RPC_WAKE_KEY);
   for (size_t i = tried; i < lot->trial_count; i++)
     if (lot->trials[i].call->parked)
-      call_wake(lot->trials[i].call, RPC_WAKE_KEY);
+      trial_wake(lot, i);
 }
 
 void park_wake(struct rpc_thread *thread, const uint64_t *keys, size_t count, bool everything) {
@@ -331,30 +341,33 @@ static bool waits_for(const struct rpc_call *call, uint64_t key) {
   return false;
 }
 
-bool park_continue(struct rpc_thread *thread) {
+void park_continue(struct rpc_thread *thread) {
   struct park_lot *lot = &thread->parked;
-  size_t kept = 0;
-  for (size_t i = 0; i < lot->trial_count; i++) {
+  uint64_t answered = thread_answered(thread);
+  for (size_t i = 0; i < lot->trial_count;) {
     struct park_trial trial = lot->trials[i];
+    if (answered < trial.asked) {
+      i++;
+      continue;
+    }
     bool waits = !trial.call->over && waits_for(trial.call, trial.key);
     if (trial.beside && !(waits && trial.call->park_ticket == trial.ticket))
       quiet_add(lot, trial.key, thread->now_ms + RPC_PARK_QUIET_MS);
-    if (waits)
-      continue; /* tried in vain, or it has emptied the queue */
-    struct rpc_call *next = first_exclusive(lot, trial.key);
+    lot->trials[i] = lot->trials[--lot->trial_count];
+    trial.call->pending--;
+    call_maybe_release(trial.call);
+    struct rpc_call *next =
+        waits ? NULL : first_exclusive(lot, trial.key); /* waits: there was nothing, or it took all */
     if (!next)
       continue;
-    lot->trials[kept++] = (struct park_trial){trial.key, next, next->park_ticket, trial.beside};
-    call_wake(next, RPC_WAKE_KEY);
+    trial_add(lot, trial.key, next, trial.beside);
+    trial_wake(lot, lot->trial_count - 1);
   }
-  lot->trial_count = kept;
-  return kept > 0;
 }
 
 /* Keys that were to be quiet until now, and of which something was told. */
-static bool quiet_expire(struct rpc_thread *thread) {
+static void quiet_expire(struct rpc_thread *thread) {
   struct park_lot *lot = &thread->parked;
-  bool any = false;
   for (size_t i = 0; i < lot->quiet_count;) {
     struct park_quiet quiet = lot->quiet[i];
     if (thread->now_ms < quiet.until_ms) {
@@ -362,27 +375,22 @@ static bool quiet_expire(struct rpc_thread *thread) {
       continue;
     }
     lot->quiet[i] = lot->quiet[--lot->quiet_count];
-    if (quiet.told) {
+    if (quiet.told)
       try_first(lot, quiet.key, false);
-      any = true;
-    }
   }
-  return any;
 }
 
-bool park_expire(struct rpc_thread *thread) {
+void park_expire(struct rpc_thread *thread) {
   struct park_lot *lot = &thread->parked;
-  bool any = quiet_expire(thread);
+  quiet_expire(thread);
   while (lot->heap_count && lot->heap[0]->park_until_ms <= thread->now_ms) {
     struct rpc_call *call = lot->heap[0];
     call_wake(call, RPC_WAKE_DEADLINE);
-    any = true;
     if (call->parked && call->park_until_ms <= thread->now_ms)
-      break; /* it parked again until a time that is past: not twice in one batch */
+      break; /* it parked again until a time that is past: not twice in one turn */
   }
-  return any;
 }
 
-bool park_drain(struct rpc_thread *thread) {
-  return wake_all(&thread->parked, RPC_WAKE_DRAIN);
+void park_drain(struct rpc_thread *thread) {
+  wake_all(&thread->parked, RPC_WAKE_DRAIN);
 }

@@ -1,9 +1,9 @@
 /* The bridge between the gRPC C core and protobuf-c: services are tables of plain C functions that know neither.
  *
  * A server has N threads, each with one completion queue. A call stays with its thread for life, so no call has a lock.
- * A thread takes whatever events are ready, runs the handlers, calls `flush` of its hooks (which sends what the
- * handlers asked of the store, waits for the answers and runs their continuations), and goes on. Every continuation
- * runs before the thread takes its next event, so a call cannot disappear between a handler and its continuation.
+ * A thread takes whatever events are ready, runs the handlers, calls `step` of its hooks (which sends what the handlers
+ * asked of the store and runs the continuations of what is answered), and goes on. A call stays as long as one of its
+ * continuations is due (rpc_hold), so it cannot disappear between a handler and its continuation.
  *
  * Health and reflection are answered by a thread of their own, also while all others wait for what flush waits for.
  */
@@ -74,7 +74,7 @@ struct rpc_method {
   /* The call is over before it was answered: the peer cancelled or went away, the deadline passed, or a streamed
    * message could not be decoded (which answers the call). The last function called with this call; the call's arena is
    * still there. Never called after rpc_reply, rpc_fail or rpc_end, and, but for a message that cannot be decoded,
-   * never between a handler and the flush that follows it. Optional. */
+   * never while a continuation is due. Optional. */
   void (*closed)(struct rpc_call *call);
 
   /* The call was answered, but the answer could not be handed to the transport, because the peer was gone by then (that
@@ -93,12 +93,13 @@ struct rpc_service {
 struct rpc_hooks {
   void *context;                                              /* handed to thread_open */
   void *(*thread_open)(void *context, unsigned thread_index); /* NULL: the server does not start */
-  /* Runs after each batch of events and after each wake: do what handlers queued until nothing is queued. May give up
-   * after patience_ms (-1: never) and answer false; then it is called again, to go on. */
-  bool (*flush)(void *thread, int patience_ms);
-  /* A part of that, between events: waits wait_us at most. True while more is to come, and soon: nothing has been
-   * waited for as long as patience_ms. Optional. */
-  bool (*step)(void *thread, int wait_us, int patience_ms);
+  /* What handlers ask of whatever answers later, all three or none. `asked` counts what was ever queued, `answered` is
+   * up to where all of it has been answered (in whatever order). While they differ, `step` is called between events:
+   * it sends what is queued, waits a little for an answer, a millisecond at most, and runs the continuations of those
+   * that are there, each between rpc_begin and rpc_let_go. */
+  void (*step)(void *thread);
+  uint64_t (*asked)(const void *thread);
+  uint64_t (*answered)(const void *thread);
   void (*thread_close)(void *thread);
 };
 
@@ -126,7 +127,7 @@ struct rpc_metrics {
   uint64_t calls_in_hand; /* now */
   uint64_t calls_parked;  /* now */
   uint64_t codes[17];     /* calls ended, by code */
-  uint64_t batches;       /* flushes that had at least one event before them */
+  uint64_t batches;       /* turns of a thread that had at least one event */
   uint64_t batch_events;  /* events in all of them */
 };
 
@@ -156,6 +157,15 @@ void rpc_server_drain(struct rpc_server *server, int64_t grace_ms);
 /* After rpc_server_drain: joins the threads, frees everything, grpc_shutdown. */
 void rpc_server_destroy(struct rpc_server *server);
 
+/* --- for what answers later, on the call's own thread --- */
+
+/* The call whose handler or continuation runs, NULL if none; what is asked now is asked for it. It stays until
+ * rpc_let_go, which follows once for each rpc_hold; NULL may be handed back, too. */
+struct rpc_call *rpc_hold(void);
+/* Around the continuation: what it asks is asked for the same call. */
+void rpc_begin(struct rpc_call *call);
+void rpc_let_go(struct rpc_call *call);
+
 /* --- within a call; all of it on the call's own thread --- */
 
 struct arena *rpc_arena(struct rpc_call *call);       /* lives as long as the call */
@@ -169,8 +179,8 @@ const char *rpc_method_name(struct rpc_call *call);   /* "/ringback.v1.JobServic
 /* A request header (lower case), NULL when absent. Lives as long as the call. */
 const char *rpc_header(struct rpc_call *call, const char *name);
 
-/* Once, before rpc_reply: the answer leaves behind the next message of another call of this thread, or at the end of
- * the flush. For who has woken another beside: to it the message matters more. */
+/* Once, before rpc_reply: the answer leaves behind the next message of another call of this thread, or when everything
+ * is answered that has been asked so far. For who has woken another beside: to it the message matters more. */
 void rpc_reply_behind(struct rpc_call *call);
 
 /* Unary, client-streaming: answers with OK. The message is serialized before this returns. The call is over for the
@@ -206,14 +216,14 @@ void rpc_resume_reading(struct rpc_call *call);
  * in line. Cancelling a parked call unparks it. A handler may tell from rpc_is_over that its call ended. */
 bool rpc_park(struct rpc_call *call, const uint64_t *keys, size_t key_count, bool shared, int64_t until_ms);
 
-/* Tries the first call of this thread that waits exclusively for the key, in the flush to come: for a handler that has
- * just queued what it may be waiting for. False: there is none, or one is being tried. */
+/* Tries the first call of this thread that waits exclusively for the key, at once: for a handler that has just queued
+ * what it may be waiting for. False: there is none, or one is being tried. */
 bool rpc_wake_beside(struct rpc_call *call, uint64_t key);
 
 /* The call has had its turn: when it parks again it stands behind the others. */
 void rpc_leave_line(struct rpc_call *call);
 
-/* A batch of events has been running since this wall-clock time, Unix ms: one clock reading a batch. */
+/* When this turn of the thread began, wall clock, Unix ms: one clock reading a turn. */
 int64_t rpc_now_ms(struct rpc_call *call);
 
 #endif

@@ -1,14 +1,14 @@
-/* One thread's loop: take whatever events are ready, let handlers run, flush, tell who is gone, wake who waits, and
- * again until nothing moves; then give back what is finished: that is settling.
+/* One thread's loop. A turn takes whatever events are ready and lets handlers run, lets the store send and answer, and
+ * does what has become possible by it: tells who is gone, wakes who waits, gives back what is finished. It never waits
+ * for the store alone: turns follow each other while the store has something under way, so that client, server and
+ * store work at the same time, and what comes meanwhile merges into the store's next command.
  *
- * While the store works, further events are taken: steps of the flush alternate with events, so that client, server and
- * store work at the same time. What settling does has to find everything answered, so as soon as there is something for
- * it, and every 10 ms at the latest, a whole flush ends the steps. A thread with little to do never takes a second
- * step.
+ * Where something must not overtake the store, it remembers how much was asked, and waits until that much is answered:
+ * a key that was woken (who asked before it was may be about to park), a call that was tried, an answer that leaves
+ * behind another.
  *
  * RPC threads poll gRPC's sockets; the system thread does not, because a thread that reads a request of another's only
- * adds a hop to it (30 µs, and a third of the CPU of a single submit). It waits for the others to hand it events, and
- * stands in for one that is in a flush for long.
+ * adds a hop to it (30 µs, and a third of the CPU of a single submit). It waits for the others to hand it events.
  *
  * Other threads reach it through the inbox only: keys behind a lock, and an empty batch on the permanent call of a lame
  * channel, whose completion makes the queue return. One such batch is under way at a time, however many keys come.
@@ -64,66 +64,67 @@ static int by_key(const void *left, const void *right) {
   return (a > b) - (a < b);
 }
 
-/* Tries the calls that wait for what came into the inbox; each key once. */
-static void inbox_empty(struct rpc_thread *thread) {
+uint64_t thread_asked(const struct rpc_thread *thread) {
+  return thread->hooks.asked ? thread->hooks.asked(thread->context) : 0;
+}
+
+uint64_t thread_answered(const struct rpc_thread *thread) {
+  return thread->hooks.answered ? thread->hooks.answered(thread->context) : 0;
+}
+
+static void inbox_take(struct rpc_thread *thread) {
   struct rpc_inbox *inbox = &thread->inbox;
+  struct rpc_woken *taken = &thread->taken;
   pthread_mutex_lock(&inbox->lock);
   uint64_t *keys = inbox->keys;
-  size_t count = inbox->count;
-  bool everything = inbox->everything;
-  inbox->keys = thread->inbox_taken;
+  taken->count = inbox->count;
+  taken->everything = inbox->everything;
+  inbox->keys = taken->keys;
   inbox->count = 0;
   inbox->everything = false;
   pthread_mutex_unlock(&inbox->lock);
-  thread->inbox_taken = keys;
-  if (count == 0 && !everything)
-    return;
-  qsort(keys, count, sizeof *keys, by_key);
-  size_t kept = 0;
-  for (size_t i = 0; i < count; i++)
-    if (i == 0 || keys[i] != keys[i - 1])
-      keys[kept++] = keys[i];
-  park_wake(thread, keys, kept, everything);
+  taken->keys = keys;
+  taken->asked = thread_asked(thread);
+  thread->poked = false;
 }
 
-static void thread_flush(struct rpc_thread *thread) {
-  struct rpc_server *server = thread->server;
-  if (thread->flush && !thread->flush(thread->context, RPC_PATIENCE_MS)) {
-    atomic_fetch_add(&server->absent, 1);
-    thread_poke(&server->threads[server->thread_count], NULL);
-    thread->flush(thread->context, -1);
-    atomic_fetch_sub(&server->absent, 1);
+/* Tries the calls that wait for what came into the inbox, each key once; and not before everybody is answered who may
+ * have asked before the keys were woken, and parks now. */
+static void inbox_empty(struct rpc_thread *thread) {
+  struct rpc_woken *taken = &thread->taken;
+  for (;;) {
+    if (taken->count == 0 && !taken->everything) {
+      if (!thread->poked)
+        return;
+      inbox_take(thread);
+    }
+    if (thread_answered(thread) < taken->asked)
+      return;
+    qsort(taken->keys, taken->count, sizeof *taken->keys, by_key);
+    size_t kept = 0;
+    for (size_t i = 0; i < taken->count; i++)
+      if (i == 0 || taken->keys[i] != taken->keys[i - 1])
+        taken->keys[kept++] = taken->keys[i];
+    park_wake(thread, taken->keys, kept, taken->everything);
+    taken->count = 0;
+    taken->everything = false;
   }
-  call_answer_behind(thread);
 }
 
-static void thread_settle(struct rpc_thread *thread) {
+/* What follows the events. True: more is to be done at once, or the store has something under way. */
+static bool thread_turn(struct rpc_thread *thread) {
   call_deliver_deferred(thread);
-  thread_flush(thread);
+  if (thread_asked(thread) != thread_answered(thread))
+    thread->hooks.step(thread->context);
+  call_answer_behind(thread);
   call_close_gone(thread);
   park_continue(thread);
   inbox_empty(thread);
   park_expire(thread);
-  bool moved;
-  do {
-    call_deliver_deferred(thread);
-    thread_flush(thread);
-    moved = call_close_gone(thread);
-    moved |= park_continue(thread);
-    if (atomic_load_explicit(&thread->server->draining, memory_order_acquire))
-      moved |= park_drain(thread);
-  } while (moved || thread->deferred_first);
+  if (atomic_load_explicit(&thread->server->draining, memory_order_acquire))
+    park_drain(thread);
   call_release_done(thread);
-  thread->settled_ms = thread->now_ms;
-  thread->poked = false;
-}
-
-/* True: the store has more to answer, and meanwhile there is nothing else to do than to take events. */
-static bool thread_step(struct rpc_thread *thread) {
-  bool settling = thread->poked || thread->gone || thread->behind || thread->deferred_first ||
-                  thread->parked.trial_count > 0 || thread->now_ms - thread->settled_ms >= RPC_SETTLE_MS ||
-                  atomic_load_explicit(&thread->server->draining, memory_order_relaxed);
-  return !settling && thread->step && thread->step(thread->context, RPC_STEP_US, RPC_PATIENCE_MS);
+  return thread->deferred_first || thread_asked(thread) != thread_answered(thread);
 }
 
 static gpr_timespec unix_ms(int64_t ms) {
@@ -134,32 +135,15 @@ static gpr_timespec unix_ms(int64_t ms) {
   return time;
 }
 
-static grpc_event next_event(struct rpc_thread *thread) {
-  gpr_timespec until = unix_ms(park_next_deadline(&thread->parked));
-  while (thread->poller && atomic_load(&thread->server->absent) > 0) {
-    grpc_event event = grpc_completion_queue_next(thread->queue, gpr_inf_past(GPR_CLOCK_REALTIME), NULL);
-    if (event.type != GRPC_QUEUE_TIMEOUT || gpr_time_cmp(until, gpr_now(GPR_CLOCK_REALTIME)) <= 0)
-      return event;
-    gpr_timespec step = gpr_time_from_millis(RPC_STAND_IN_MS, GPR_TIMESPAN);
-    grpc_completion_queue_next(thread->poller, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), step), NULL);
-  }
-  return grpc_completion_queue_next(thread->queue, until, NULL);
-}
-
 static void *thread_run(void *argument) {
   struct rpc_thread *thread = argument;
   bool under_way = false;
   for (;;) {
-    grpc_event event = under_way ? grpc_completion_queue_next(thread->queue, gpr_inf_past(GPR_CLOCK_REALTIME), NULL)
-                                 : next_event(thread);
-    if (event.type == GRPC_QUEUE_SHUTDOWN) {
-      if (under_way)
-        thread_settle(thread);
+    gpr_timespec until = under_way ? gpr_inf_past(GPR_CLOCK_REALTIME) : unix_ms(park_next_deadline(&thread->parked));
+    grpc_event event = grpc_completion_queue_next(thread->queue, until, NULL);
+    if (event.type == GRPC_QUEUE_SHUTDOWN)
       return NULL;
-    }
     thread->now_ms = clock_wall_ms();
-    if (!under_way)
-      thread->settled_ms = thread->now_ms; /* it was idle */
     unsigned events = 0;
     while (event.type == GRPC_OP_COMPLETE) {
       struct rpc_tag *tag = event.tag;
@@ -172,9 +156,7 @@ static void *thread_run(void *argument) {
       atomic_fetch_add_explicit(&thread->counters.batches, 1, memory_order_relaxed);
       atomic_fetch_add_explicit(&thread->counters.batch_events, events, memory_order_relaxed);
     }
-    under_way = thread_step(thread);
-    if (!under_way)
-      thread_settle(thread);
+    under_way = thread_turn(thread);
   }
 }
 
@@ -194,20 +176,18 @@ bool thread_open(struct rpc_thread *thread, struct rpc_server *server, struct rp
   thread->context = server;
   if (!system) {
     thread->context = server->hooks.thread_open ? server->hooks.thread_open(server->hooks.context, index) : server;
-    thread->flush = server->hooks.flush;
-    thread->step = server->hooks.step;
+    thread->hooks = server->hooks;
     if (!thread->context)
       return false;
   }
   pthread_mutex_init(&thread->inbox.lock, NULL);
   thread->inbox.keys = calloc(RPC_INBOX_KEYS_MAX, sizeof(uint64_t));
-  thread->inbox_taken = calloc(RPC_INBOX_KEYS_MAX, sizeof(uint64_t));
-  if (!thread->inbox.keys || !thread->inbox_taken)
+  thread->taken.keys = calloc(RPC_INBOX_KEYS_MAX, sizeof(uint64_t));
+  if (!thread->inbox.keys || !thread->taken.keys)
     abort();
   thread->message_arena = arena_create();
   park_open(&thread->parked, lane->parked_max);
   thread->queue = system ? quiet_queue() : grpc_completion_queue_create_for_next(NULL);
-  thread->poller = system ? grpc_completion_queue_create_for_next(NULL) : NULL;
   grpc_server_register_completion_queue(server->core, thread->queue, NULL);
   thread->woken = (struct rpc_tag){on_woken, thread};
   thread->lame_channel = grpc_lame_client_channel_create("wake-up", GRPC_STATUS_UNAVAILABLE, "never used");
@@ -255,17 +235,12 @@ void thread_close(struct rpc_thread *thread) {
   grpc_call_unref(thread->lame_call);
   grpc_channel_destroy(thread->lame_channel);
   grpc_completion_queue_destroy(thread->queue);
-  if (thread->poller) {
-    grpc_completion_queue_shutdown(thread->poller);
-    grpc_completion_queue_next(thread->poller, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-    grpc_completion_queue_destroy(thread->poller);
-  }
   call_free_spare(thread);
   while (thread->spare_arena_count)
     arena_destroy(thread->spare_arenas[--thread->spare_arena_count]);
   arena_destroy(thread->message_arena);
   park_close(&thread->parked);
   free(thread->inbox.keys);
-  free(thread->inbox_taken);
+  free(thread->taken.keys);
   pthread_mutex_destroy(&thread->inbox.lock);
 }

@@ -1,5 +1,5 @@
 /* Queues that calls of this thread have waited for: so a submit can let a worker that waits on the same thread ask for
- * the job in the same flush, before Redis's notification has gone the long way by the listener.
+ * the job with the same write to Redis, before Redis's notification has gone the long way by the listener.
  *
  * Only a hint: what is forgotten, or belongs to another thread or server, is woken by the notification.
  */

@@ -1,6 +1,6 @@
 /* Work: one stream of a worker. What the worker says goes to the store at once, together with a lease as large as its
  * credit; what the store says is collected and leaves in one message when every store call of the stream is answered
- * and the message before has been taken. Store calls of all streams that the thread has in hand merge in its flush.
+ * and the message before has been taken. Store calls of all streams that the thread has in hand merge.
  *
  * A stream is always parked while no store call of its own is under way: under its queues' keys when there was too
  * little to lease, else under a key that nobody wakes, for its time limits and for the server's end.

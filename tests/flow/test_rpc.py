@@ -39,8 +39,8 @@ def pb(stubs, tmp_path_factory):
 
 
 class EchoServer:
-    def __init__(self, threads=1, calls_max=0, parked_max=0, listen="127.0.0.1:0"):
-        self.process = subprocess.Popen([*WRAP, BUILD / "bin/echo-server", listen, str(threads), str(calls_max), str(parked_max)],
+    def __init__(self, threads=1, calls_max=0, parked_max=0, grace_ms=1500, listen="127.0.0.1:0"):
+        self.process = subprocess.Popen([*WRAP, BUILD / "bin/echo-server", listen, *map(str, (threads, calls_max, parked_max, grace_ms))],
                                         stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         self.port = int(line) if line else None
@@ -108,6 +108,20 @@ def until(condition, seconds=5):
 
 def stats(pb, echo):
     return echo.Stats(pb.Nothing())
+
+
+def silence(pb, echo, seconds=600):
+    """The server's store answers nothing for so long; 0 ends it."""
+    echo.Block(pb.BlockRequest(ms=int(seconds * 1000)))
+
+
+def under_way(pb, echo, **park):
+    """A Park call whose question is decided, while the store is silent."""
+    tries = stats(pb, echo).tries
+    silence(pb, echo)
+    call = echo.Park.future(pb.ParkRequest(**park))
+    until(lambda: stats(pb, echo).tries == tries + 1)
+    return call
 
 
 # --- shapes ---
@@ -234,6 +248,21 @@ def test_a_cancelled_upload_is_not_taken_for_a_finished_one(pb, echo):
     assert stats(pb, echo).half_closed == 0
 
 
+def test_a_cancelled_call_stays_until_its_question_is_answered(pb, start):
+    """The server asserts that it is not closed before."""
+    server = start()
+    for tokens in (0, 1):
+        server.stub.Wake(pb.WakeRequest(key=1, tokens=tokens))
+        before = stats(pb, server.stub)
+        call = under_way(pb, server.stub, keys=[1])
+        call.cancel()
+        assert stats(pb, server.stub).in_hand == 2
+        silence(pb, server.stub, 0)
+        until(lambda: stats(pb, server.stub).in_hand == 1)
+        assert stats(pb, server.stub).closed == before.closed + 1
+    assert server.stub.Park(pb.ParkRequest(keys=[1]), timeout=60).why == "token"  # it was given back
+
+
 def test_cancelling_a_stream_stops_it(pb, echo):
     call = echo.Expand(pb.EchoRequest(payload=b"x" * 10000, count=1000000))
     next(call)
@@ -247,13 +276,11 @@ def test_an_answer_that_finds_nobody_is_reported(pb, start):
     server = start()
     other = pb.EchoStub(server.channel())
     for attempt in range(20):
-        blocked = other.Block.future(pb.BlockRequest(ms=200))
-        time.sleep(0.05)
+        silence(pb, other)
         call = server.stub.Park.future(pb.ParkRequest(keys=[1]))
-        server.stub.Wake.future(pb.WakeRequest(key=1, tokens=1))
-        time.sleep(0.05)
+        server.stub.Wake(pb.WakeRequest(key=1, tokens=1))
+        silence(pb, other, 0)
         call.cancel()
-        blocked.result()
     until(lambda: stats(pb, server.stub).in_hand == 1)
     now = stats(pb, server.stub)
     assert now.closed + now.undelivered <= 20
@@ -406,6 +433,25 @@ def test_exclusive_waiters_are_tried_in_order_while_each_is_answered(pb, echo):
     assert [c.result().turn for c in calls] == list(range(6))  # the third kept its place in line
 
 
+def test_a_key_that_is_woken_while_the_question_is_under_way_is_not_lost(pb, start):
+    server = start()
+    call = under_way(pb, server.stub, keys=[1])  # decided: there is no token
+    server.stub.Wake(pb.WakeRequest(key=1, tokens=1))
+    silence(pb, server.stub, 0)
+    assert call.result(timeout=60).why == "token"
+
+
+def test_a_waiter_that_is_tried_for_long_does_not_stop_the_next(pb, start):
+    server = start()
+    calls = park_in_order(pb, server.stub, 2, keys=[1])
+    silence(pb, server.stub)
+    server.stub.Wake(pb.WakeRequest(key=1, tokens=1))
+    until(lambda: stats(pb, server.stub).tries == 3)
+    server.stub.Wake(pb.WakeRequest(key=1, tokens=1))
+    silence(pb, server.stub, 0)
+    assert [call.result(timeout=60).why for call in calls] == ["token", "token"]
+
+
 def test_a_waiter_of_many_keys_is_woken_by_any(pb, echo):
     calls = park_in_order(pb, echo, 1, keys=range(1, 51))
     echo.Wake(pb.WakeRequest(key=60, tokens=1))
@@ -453,13 +499,14 @@ def test_waiters_on_all_threads_are_woken(pb, start):
 
 
 def test_drain_ends_parked_calls_finishes_running_ones_and_exits(pb, start):
-    server = start()
+    server = start(grace_ms=60000)
     parked = park_in_order(pb, server.stub, 3, keys=[1])
-    blocked = server.stub.Block.future(pb.BlockRequest(ms=500))
-    time.sleep(0.1)
+    server.stub.Wake(pb.WakeRequest(key=2, tokens=1))
+    running = under_way(pb, server.stub, keys=[2])
+    silence(pb, server.stub, 0.5)
     server.process.send_signal(signal.SIGTERM)
     assert [c.result(timeout=60).why for c in parked] == ["drain"] * 3
-    blocked.result(timeout=60)
+    assert running.result(timeout=60).why == "token"
     assert server.process.wait(20 * PATIENCE) == 0
 
 
@@ -530,17 +577,15 @@ def test_health_watch_tells_of_the_shutdown(health):
     assert health.process.wait(20 * PATIENCE) == 0
 
 
-def test_health_answers_while_the_rpc_thread_is_blocked(pb, health):
-    health.stub.Block(pb.BlockRequest(ms=8000))  # answered before the flush that sleeps
-    blocked = health.stub.Stats.future(pb.Nothing())
-    took = []
+def test_health_and_other_calls_are_answered_while_the_store_is_silent(pb, health):
+    health.stub.Wake(pb.WakeRequest(key=1, tokens=1))
+    waiting = under_way(pb, health.stub, keys=[1])
     for _ in range(20):
-        began = time.monotonic()
         assert health.health.Check(health.ask(), timeout=60).status == SERVING
-        took.append(time.monotonic() - began)
-    assert not blocked.done()
-    assert sorted(took)[10] < 0.2 * SLOW
-    blocked.result()
+        assert health.stub.Unary(pb.EchoRequest(text="x"), timeout=60).text == "x"
+    assert not waiting.done()
+    silence(pb, health.stub, 0)
+    assert waiting.result(timeout=60).why == "token"
 
 
 # --- reflection ---

@@ -1,7 +1,8 @@
-/* echo-server LISTEN [threads [calls_max [parked_max]]]: the echo service on the RPC layer. Prints the port; SIGTERM
- * drains.
+/* echo-server LISTEN [threads [calls_max [parked_max [grace_ms]]]]: the echo service on the RPC layer. Prints the port;
+ * SIGTERM drains.
  *
- * Parking works as with the real store: a handler queues its question, flush answers all questions at once.
+ * Parking works as with the real store: a handler queues its question, a step decides all that are queued, and answers
+ * them, unless Block has silenced it; then they stay decided and unanswered until that is over.
  */
 #include <assert.h>
 #include <pthread.h>
@@ -13,11 +14,11 @@
 #include <unistd.h>
 
 #include "echo.pb-c.h"
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/rpc.h"
 
-#define GRACE_MS 1500
 #define REQUEST_BYTES_MAX 65536
 #define HEADER_BYTES_MAX 8192
 #define KEYS 64
@@ -30,22 +31,25 @@ static atomic_int tokens[KEYS];
 static atomic_int turns;
 static atomic_uint_least64_t tries, closed_calls, undelivered_calls, half_closed_calls;
 
-/* --- a thread's context: the questions of this batch --- */
+/* --- a thread's context: the questions under way --- */
 
 struct question {
   struct question *next;
-  struct rpc_call *call;
+  struct rpc_call *call, *owner;
+  bool decided;
+  int64_t token_key; /* -1: none */
 };
 
 struct context {
   struct question *first, **last;
-  int block_ms;
+  uint64_t asked, answered;
+  int64_t silent_until_us;
 };
 
 struct parker {
   uint64_t *keys;
   size_t key_count;
-  bool shared;
+  bool shared, asking;
   int64_t until_ms;
 };
 
@@ -72,12 +76,26 @@ static bool take_token(uint64_t key) {
   return false;
 }
 
-static void park_answer(struct rpc_call *call) {
-  struct parker *parker = rpc_data(call);
+static void park_decide(struct question *question) {
+  struct parker *parker = rpc_data(question->call);
   atomic_fetch_add(&tries, 1);
-  for (size_t i = 0; i < parker->key_count && !rpc_is_over(call); i++) {
-    if (!take_token(parker->keys[i]))
-      continue;
+  question->decided = true;
+  question->token_key = -1;
+  for (size_t i = 0; i < parker->key_count && question->token_key < 0; i++)
+    if (take_token(parker->keys[i]))
+      question->token_key = (int64_t)(parker->keys[i] % KEYS);
+}
+
+static void park_answer(struct question *question) {
+  struct rpc_call *call = question->call;
+  struct parker *parker = rpc_data(call);
+  parker->asking = false;
+  if (question->token_key >= 0 && rpc_is_over(call)) {
+    atomic_fetch_add(&tokens[question->token_key], 1);
+    rpc_server_wake(server, (uint64_t)question->token_key);
+    return;
+  }
+  if (question->token_key >= 0) {
     park_reply(call, "token", atomic_fetch_add(&turns, 1));
     return;
   }
@@ -85,33 +103,44 @@ static void park_answer(struct rpc_call *call) {
     rpc_fail(call, RPC_RESOURCE_EXHAUSTED, "too many are parked");
 }
 
-static bool context_flush(void *thread, int patience_ms) {
+static void context_step(void *thread) {
   struct context *context = thread;
-  if (patience_ms >= 0 && context->block_ms > patience_ms) {
-    usleep((useconds_t)patience_ms * 1000);
-    context->block_ms -= patience_ms;
-    return false;
+  for (struct question *question = context->first; question; question = question->next)
+    if (!question->decided)
+      park_decide(question);
+  if (clock_monotonic_us() < context->silent_until_us) {
+    usleep(1000);
+    return;
   }
-  if (context->block_ms) {
-    usleep((useconds_t)context->block_ms * 1000);
-    context->block_ms = 0;
-  }
-  while (context->first) {
+  while (context->first && context->first->decided) {
     struct question *question = context->first;
     context->first = question->next;
     if (!context->first)
       context->last = &context->first;
-    park_answer(question->call);
+    context->answered++;
+    rpc_begin(question->owner);
+    park_answer(question);
+    rpc_let_go(question->owner);
   }
-  return true;
+}
+
+static uint64_t context_asked(const void *thread) {
+  return ((const struct context *)thread)->asked;
+}
+
+static uint64_t context_answered(const void *thread) {
+  return ((const struct context *)thread)->answered;
 }
 
 static void park_ask(struct rpc_call *call) {
   struct context *context = rpc_thread(call);
   struct question *question = ARENA_NEW(rpc_arena(call), struct question);
-  question->call = call;
+  *question = (struct question){.call = call, .owner = rpc_hold()};
+  assert(question->owner == call);
+  ((struct parker *)rpc_data(call))->asking = true;
   *context->last = question;
   context->last = &question->next;
+  context->asked++;
 }
 
 /* --- methods --- */
@@ -196,6 +225,11 @@ static void count_closed(struct rpc_call *call) {
   atomic_fetch_add(&closed_calls, 1);
 }
 
+static void park_closed(struct rpc_call *call) {
+  assert(!((struct parker *)rpc_data(call))->asking);
+  count_closed(call);
+}
+
 static void count_undelivered(struct rpc_call *call) {
   (void)call;
   atomic_fetch_add(&undelivered_calls, 1);
@@ -238,7 +272,7 @@ static void wake(struct rpc_call *call, const ProtobufCMessage *message) {
 
 static void block(struct rpc_call *call, const ProtobufCMessage *message) {
   struct context *context = rpc_thread(call);
-  context->block_ms = ((const Ringback__Test__V1__BlockRequest *)message)->ms;
+  context->silent_until_us = clock_monotonic_us() + ((const Ringback__Test__V1__BlockRequest *)message)->ms * 1000;
   nothing_reply(call);
 }
 
@@ -290,7 +324,7 @@ static const struct rpc_method methods[] = {
      .half_closed = rpc_end,
      .writable = rpc_resume_reading,
      .closed = count_closed},
-    {.name = "Park", .start = park_start, .wake = park_wake, .closed = count_closed, .undelivered = count_undelivered},
+    {.name = "Park", .start = park_start, .wake = park_wake, .closed = park_closed, .undelivered = count_undelivered},
     {.name = "Wake", .start = wake},
     {.name = "Block", .start = block},
     {.name = "Fail", .start = fail},
@@ -321,7 +355,11 @@ int main(int argc, char **argv) {
       .services = services,
       .descriptor_set = echo_descriptor_set,
       .descriptor_set_size = echo_descriptor_set_size,
-      .hooks = {.thread_open = context_open, .flush = context_flush, .thread_close = free},
+      .hooks = {.thread_open = context_open,
+                .step = context_step,
+                .asked = context_asked,
+                .answered = context_answered,
+                .thread_close = free},
   };
   server = rpc_server_create(&options);
   if (!server)
@@ -331,7 +369,7 @@ int main(int argc, char **argv) {
   fflush(stdout);
   sigwait(&signals, &signal_number);
   log_event(LOG_INFO, "draining", log_number("signal", signal_number));
-  rpc_server_drain(server, GRACE_MS);
+  rpc_server_drain(server, number(argc, argv, 5));
   rpc_server_destroy(server);
   return 0;
 }
