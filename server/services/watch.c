@@ -197,6 +197,23 @@ static void check_cursor(struct check *check, const struct field *field, const c
     check_fail(check, field, "is no cursor of ListJobs or WatchJobs; leave it empty to begin now");
 }
 
+/* A queue that does not exist would be silent for ever. */
+static void queue_done(void *data, const struct store_error *error, const struct store_queue *queues, size_t count) {
+  struct watch *watch = data;
+  struct rpc_call *call = watch->call;
+  (void)queues;
+  (void)count;
+  if (error->code == STORE_OK) {
+    ask(watch);
+    return;
+  }
+  const char *what = names_format_queue(rpc_arena(call), watch->bucket, watch->queue);
+  Google__Rpc__Status *status =
+      status_store(rpc_arena(call), error, arena_printf(rpc_arena(call), "queue %s", what), "queue");
+  destroy(watch);
+  rpc_fail_status(call, status);
+}
+
 void watch_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   const Ringback__V1__WatchJobsRequest *request = (const Ringback__V1__WatchJobsRequest *)message;
   struct check check = {.arena = rpc_arena(call)};
@@ -224,7 +241,10 @@ void watch_jobs(struct rpc_call *call, const ProtobufCMessage *message) {
   }
   snprintf(watch->cursor, CURSOR_SIZE, "%s", request->cursor);
   rpc_set_data(call, watch);
-  ask(watch);
+  if (*watch->queue)
+    store_get_queue(services_store(call), watch->bucket, watch->queue, queue_done, watch);
+  else
+    ask(watch);
 }
 
 void watch_writable(struct rpc_call *call) {

@@ -295,6 +295,7 @@ def test_watch_follows_hundreds_of_jobs(tool, api, bucket, q):
 
 def test_watch_follows_a_queue_until_it_is_ended(tool, api, bucket, q):
     queue = f"buckets/{bucket}/queues/q"
+    assert "nope" in tool("job", "watch", "-q", "nope", expect=NOT_FOUND).err
     watching = tool.start("job", "watch", "-q", q, "--json")
     try:
         def seen():

@@ -112,6 +112,13 @@ def test_a_watch_can_be_limited_to_a_queue_or_to_jobs(api, watch, queue, bucket)
     assert {e.job_id for e in of_job.events} == {mine}
 
 
+def test_a_watch_of_a_queue_that_does_not_exist_is_not_found(api, queue, bucket):
+    for cursor in ("", api.job.ListJobs(filter=dict(queue=queue)).watch_cursor):
+        with rejects("NOT_FOUND") as refused:
+            next(api.job.WatchJobs(bucket=f"buckets/{bucket}", queue=f"buckets/{bucket}/queues/nope", cursor=cursor, timeout=60))
+        assert f"buckets/{bucket}/queues/nope" in refused.message
+
+
 def test_progress_alone_is_reported_at_most_once_a_second(api, watch, queue, bucket):
     seen = watch(bucket=f"buckets/{bucket}")
     job, = api.submit(queue)
