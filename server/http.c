@@ -1,9 +1,7 @@
 /* The HTTP side port: see http.h. */
 #include "server/http.h"
 
-#include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +9,9 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/base/socket.h"
 
-enum { IDLE_S_MAX = 10, HOST_SIZE = 256 };
+enum { IDLE_S_MAX = 10 };
 
 struct http {
   struct MHD_Daemon *daemon;
@@ -74,50 +73,6 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
   return answer_text(connection, MHD_HTTP_NOT_FOUND, "there are /metrics and /healthz\n");
 }
 
-/* A listening socket, or -1 with errno. Without SO_REUSEPORT, so that a taken port is noticed. */
-static int listen_on(const struct addrinfo *address) {
-  const int yes = 1;
-  int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return -1;
-  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
-      bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, 128) != 0) {
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
-  }
-  return fd;
-}
-
-/* The same for HOST:PORT or [HOST]:PORT; *why says what is wrong. */
-static int open_socket(const char *text, const char **why) {
-  char host[HOST_SIZE] = "";
-  const char *colon = strrchr(text, ':');
-  size_t length = colon ? (size_t)(colon - text) : 0;
-  *why = "is no HOST:PORT";
-  if (!colon || length == 0 || length >= sizeof host)
-    return -1;
-  memcpy(host, text, length);
-  host[length] = 0;
-  char *name = host;
-  if (host[0] == '[' && host[length - 1] == ']') {
-    host[length - 1] = 0;
-    name = host + 1;
-  }
-  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-  struct addrinfo *addresses;
-  int error = getaddrinfo(name, colon + 1, &hints, &addresses);
-  if (error) {
-    *why = gai_strerror(error);
-    return -1;
-  }
-  int fd = listen_on(addresses);
-  *why = fd < 0 ? strerror(errno) : "";
-  freeaddrinfo(addresses);
-  return fd;
-}
-
 static int port_of(int fd) {
   union {
     struct sockaddr any;
@@ -133,7 +88,7 @@ static int port_of(int fd) {
 
 struct http *http_create(const char *address, const struct http_sources *sources) {
   const char *why;
-  int fd = open_socket(address, &why);
+  int fd = socket_listen(address, &why);
   if (fd < 0) {
     log_event(LOG_ERROR, "the side port cannot be opened", log_text("http", address), log_text("why", why));
     return NULL;

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -131,7 +132,10 @@ static const char *read_config(const struct options *options, struct daemon_conf
     return message;
   }
   if (*options->redis && !redis_target_parse(options->redis, &config->redis, &reason)) {
-    snprintf(message, size, "--redis cannot be used: %s", reason);
+    /* Without the form of a URL nobody knows where a password would be. */
+    bool show = !strchr(options->redis, '@');
+    snprintf(message, size, "--redis%s%.100s%s cannot be used: %s", show ? " \"" : "", show ? options->redis : "",
+             show ? "\"" : "", reason);
     return message;
   }
   config->options = options;

@@ -42,7 +42,7 @@ static const struct option_row rows[] = {
     {"Storage", "redis", OPTION_TEXT, AT(redis), "", 0, 0, NULL, "URL",
      "use this Redis, redis://[user:password@]host[:port][/db] or unix:///path[?db=N], instead of one of its own"},
     {NULL, "data", OPTION_TEXT, AT(data), "./ringback-data", 0, 0, NULL, "DIR",
-     "where the server's own Redis keeps its data"},
+     "where the server's own Redis keeps its data; without effect with --redis"},
     {NULL, "appendfsync", OPTION_CHOICE, AT(appendfsync), "always", 0, 0, "always|everysec", NULL,
      "when the server's own Redis brings acknowledged jobs to the disk"},
     {NULL, "redis-wait", OPTION_DURATION, AT(redis_wait_ms), "1s", 100, 60000, NULL, "TIME",

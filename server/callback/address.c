@@ -188,10 +188,11 @@ static const char *parse_range(char *text, struct address_range *range) {
 
 const char *address_set_parse(const char *list, struct address_set *set) {
   memset(set, 0, sizeof(*set));
-  while (*list) {
+  for (bool more = *list != 0; more;) {
     size_t length = strcspn(list, ",");
     const char *start = list;
-    list += length + (list[length] == ',');
+    more = list[length] == ',';
+    list += length + more;
     while (length && *start == ' ') {
       start++;
       length--;
@@ -199,7 +200,7 @@ const char *address_set_parse(const char *list, struct address_set *set) {
     while (length && start[length - 1] == ' ')
       length--;
     if (!length)
-      continue;
+      return "has an empty range";
     char text[64];
     if (length >= sizeof(text))
       return "is not a list of CIDR ranges such as 127.0.0.0/8,fd00::/8";

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "server/base/clock.h"
 #include "server/base/log.h"
+#include "server/base/socket.h"
 #include "server/rpc/bridge.h"
 
 #define SERVICES_MAX 32
@@ -141,13 +143,28 @@ static void core_create(struct rpc_server *server, const struct rpc_options *opt
   grpc_resource_quota_unref(quota);
 }
 
+static void log_grpc_at_debug(gpr_log_func_args *line) {
+  line->severity = GPR_LOG_SEVERITY_DEBUG;
+  log_grpc(line);
+}
+
+/* What gRPC itself says of a port that it cannot have is a tree of errors a line long: the reason is found out anew. */
 static bool core_listen(struct rpc_server *server, const char *address) {
   grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+  gpr_set_log_function(log_grpc_at_debug);
   server->port = grpc_server_add_http2_port(server->core, address, credentials);
+  gpr_set_log_function(log_grpc);
   grpc_server_credentials_release(credentials);
-  if (server->port <= 0)
-    log_event(LOG_ERROR, "cannot listen", log_text("address", address));
-  return server->port > 0;
+  if (server->port > 0)
+    return true;
+  const char *why;
+  int fd = socket_listen(address, &why);
+  if (fd >= 0) {
+    close(fd);
+    why = "gRPC refuses it; --log-level debug shows what it says";
+  }
+  log_event(LOG_ERROR, "cannot listen", log_text("address", address), log_text("why", why));
+  return false;
 }
 
 static unsigned all_threads(const struct rpc_server *server) {

@@ -92,6 +92,18 @@ def test_a_wrong_option_is_refused_with_a_message(arguments, own_directory):
     assert done.returncode not in (0, -11, -6) and done.stderr
 
 
+@pytest.mark.parametrize("option,value,said", [("--redis", "foo", '"foo"'), ("--callback-allow", "10.0.0.0/8,,", "empty range"),
+                                               ("--callback-allow", ",10.0.0.0/8", "empty range")])
+def test_a_wrong_option_is_told_with_its_value_and_the_reason(option, value, said):
+    done = subprocess.run([SERVER, option, value], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and option in done.stderr and value in done.stderr and said in done.stderr, done.stderr
+
+
+def test_what_may_be_a_password_is_not_shown():
+    done = subprocess.run([SERVER, "--redis", "me:secret@host"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "--redis" in done.stderr and "secret" not in done.stderr
+
+
 def test_options_can_come_from_the_environment(start_server):
     server = start_server(env={"RINGBACK_LOG_FORMAT": "json", "RINGBACK_RPC_THREADS": "2"})
     assert server.api.health().status == SERVING
@@ -107,6 +119,8 @@ def test_a_port_that_is_taken_is_refused(server, start_server, api):
     other.spawn()
     assert other.process.wait(30 * PATIENCE) != 0
     assert api.health().status == SERVING
+    assert "cannot listen" in other.log() and "Address already in use" in other.log()
+    assert max(map(len, other.log().splitlines())) < 300, other.log()
 
 
 def test_sigterm_ends_parked_calls_cleanly_and_the_process_with_0(start_server, bucket):

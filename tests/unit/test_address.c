@@ -128,6 +128,10 @@ static void a_bad_range_is_refused(void **state) {
                                       "10.0.0/8",
                                       "fd00::1/8",
                                       "10.0.0.0/8;11.0.0.0/8",
+                                      "10.0.0.0/8,",
+                                      ",10.0.0.0/8",
+                                      "10.0.0.0/8,,11.0.0.0/8",
+                                      " ",
                                       0};
   struct address_set set;
   for (size_t i = 0; texts[i]; i++)
