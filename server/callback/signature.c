@@ -25,12 +25,12 @@ static const char *key_parse(const char *secret, struct key *key) {
     return "must begin with whsec_";
   const char *text = secret + strlen(SECRET_PREFIX);
   size_t length = strlen(text);
-  if (length < 32 || length > 88)
-    return "must hold 24 to 64 bytes";
   size_t digits = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
   size_t padding = strspn(text + digits, "=");
   if (length % 4 || digits + padding != length || padding > 2)
     return "must be whsec_ and base64 with its padding";
+  if (length < 32 || length > 88)
+    return "must hold 24 to 64 bytes";
   int size = EVP_DecodeBlock(key->bytes, (const unsigned char *)text, (int)length);
   if (size < (int)padding)
     return "must be whsec_ and base64 with its padding";

@@ -120,9 +120,10 @@ Google__Rpc__Status *rpc_status_create(struct arena *arena, enum rpc_code code, 
 Google__Rpc__Status *rpc_status_violations(struct arena *arena, const struct rpc_violations *list) {
   assert(list->carried > 0);
   const Google__Rpc__BadRequest__FieldViolation *first = list->rows[0];
+  const char *subject = *first->field ? arena_printf(arena, "%s:", first->field) : "the request";
   char *message = list->count == 1
-                      ? arena_printf(arena, "%s: %s", first->field, first->description)
-                      : arena_printf(arena, "%s: %s (and %zu more)", first->field, first->description, list->count - 1);
+                      ? arena_printf(arena, "%s %s", subject, first->description)
+                      : arena_printf(arena, "%s %s (and %zu more)", subject, first->description, list->count - 1);
   Google__Rpc__Status *status = status_new(arena, RPC_INVALID_ARGUMENT, message);
   Google__Rpc__BadRequest bad = GOOGLE__RPC__BAD_REQUEST__INIT;
   bad.n_field_violations = list->carried;

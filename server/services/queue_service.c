@@ -137,6 +137,7 @@ static void activate_done(void *data, const struct store_error *error, const str
 
 static void activate_features(struct rpc_call *call, const ProtobufCMessage *message) {
   enum { FEATURES = 3 };
+  static const char *const names[FEATURES + 1] = {"", "media", "speech", "document"};
   const Ringback__V1__ActivateFeaturesRequest *request = (const Ringback__V1__ActivateFeaturesRequest *)message;
   struct check check = {.arena = rpc_arena(call)};
   const char *bucket = check_bucket(&check, FIELD(NULL, "bucket"), request->bucket);
@@ -150,7 +151,8 @@ static void activate_features(struct rpc_call *call, const ProtobufCMessage *mes
       check_fail(&check, FIELD_AT(NULL, "features", i), "is %d; it must be 1 (media), 2 (speech) or 3 (document)",
                  feature);
     else if (seen & 1u << feature)
-      check_fail(&check, FIELD_AT(NULL, "features", i), "is %d a second time; each feature may be named once", feature);
+      check_fail(&check, FIELD_AT(NULL, "features", i), "is %d (%s) a second time; each feature may be named once",
+                 feature, names[feature]);
     else
       features[count++] = feature;
     seen |= feature >= 1 && feature <= FEATURES ? 1u << feature : 0;

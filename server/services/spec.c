@@ -66,7 +66,8 @@ static void read_times(struct check *check, const struct field *field, const Rin
   const struct field *not_before = FIELD(field, "not_before");
   job->not_before_ms = check_time(check, not_before, spec->not_before, 0);
   if (job->not_before_ms > now_ms + AHEAD_MAX_MS)
-    check_fail(check, not_before, "is more than 366 days ahead");
+    check_fail(check, not_before, "is %s, which is more than 366 days ahead",
+               check_show_time(check, job->not_before_ms));
   if (job->not_before_ms <= now_ms)
     job->not_before_ms = 0;
 
@@ -75,11 +76,12 @@ static void read_times(struct check *check, const struct field *field, const Rin
   const struct field *expire_time = FIELD(field, "expire_time");
   job->expire_ms = check_time(check, expire_time, spec->expire_time, now_ms);
   if (job->expire_ms < now_ms)
-    check_fail(check, expire_time, "is in the past");
+    check_fail(check, expire_time, "is %s, which is in the past", check_show_time(check, job->expire_ms));
   else if (job->expire_ms > now_ms + AHEAD_MAX_MS)
-    check_fail(check, expire_time, "is more than 366 days ahead");
+    check_fail(check, expire_time, "is %s, which is more than 366 days ahead", check_show_time(check, job->expire_ms));
   else if (job->expire_ms <= job->not_before_ms)
-    check_fail(check, expire_time, "is not after not_before");
+    check_fail(check, expire_time, "is %s, which is not after not_before, %s", check_show_time(check, job->expire_ms),
+               check_show_time(check, job->not_before_ms));
 }
 
 static void read_callback(struct check *check, const struct field *field,

@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "server/base/text.h"
 #include "server/callback/url.h"
 
-enum { SHOWN_CHARACTERS_MAX = 64 };
+/* A queue's name leaves less room, as the longest rule stands behind it. */
+enum { SHOWN_CHARACTERS_MAX = 64, SHOWN_QUEUE_CHARACTERS_MAX = 40 };
 
 /* The largest values of the well-known types, in seconds: 9999-12-31T23:59:59Z and 10,000 years. */
 #define TIME_SECONDS_MIN INT64_C(-62135596800)
@@ -39,13 +41,17 @@ void check_fail(struct check *check, const struct field *field, const char *form
 }
 
 /* A text as a message can show it: printable ASCII, cut short, in quotes. */
-static const char *shown(struct check *check, const char *text) {
+static const char *shown_up_to(struct check *check, const char *text, size_t characters_max) {
   char buffer[SHOWN_CHARACTERS_MAX + 1];
   size_t length = 0;
-  for (; text[length] && length < SHOWN_CHARACTERS_MAX; length++)
+  for (; text[length] && length < characters_max; length++)
     buffer[length] = text[length] >= ' ' && text[length] <= '~' ? text[length] : '?';
   buffer[length] = 0;
   return arena_printf(check->arena, "\"%s%s\"", buffer, text[length] ? "..." : "");
+}
+
+static const char *shown(struct check *check, const char *text) {
+  return shown_up_to(check, text, SHOWN_CHARACTERS_MAX);
 }
 
 int64_t check_range(struct check *check, const struct field *field, int64_t value, int64_t min, int64_t max) {
@@ -125,6 +131,14 @@ int64_t check_time(struct check *check, const struct field *field, const Google_
     return absent_ms;
   }
   return time->seconds * 1000 + (time->nanos + 999999) / 1000000;
+}
+
+const char *check_show_time(struct check *check, int64_t time_ms) {
+  time_t seconds = (time_t)(time_ms >= 0 ? time_ms / 1000 : (time_ms - 999) / 1000);
+  struct tm utc;
+  gmtime_r(&seconds, &utc);
+  return arena_printf(check->arena, "%04d-%02d-%02dT%02d:%02d:%02dZ", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                      utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
 void check_ascii(struct check *check, const struct field *field, const char *text, size_t max) {
@@ -223,9 +237,9 @@ struct queue_name check_queue(struct check *check, const struct field *field, co
   if (!names_parse_queue(check->arena, name, &parsed))
     check_fail(
         check, field,
-        "is %s; it must be buckets/{bucket}/queues/{queue}, where {bucket} is 1 to 63 characters of a-z 0-9 . and "
-        "-, beginning and ending with a letter or digit, and {queue} 1 to 128 characters of A-Z a-z 0-9 _ . and -",
-        shown(check, name));
+        "is %s; it must be buckets/{bucket}/queues/{queue}, where {bucket} is 1 to 63 of a-z 0-9 . and -, beginning "
+        "and ending with a letter or digit, and {queue} 1 to 128 of A-Z a-z 0-9 _ . and -",
+        shown_up_to(check, name, SHOWN_QUEUE_CHARACTERS_MAX));
   return parsed;
 }
 
@@ -275,7 +289,8 @@ void check_callback_header(struct check *check, const struct field *field, const
   static const char token[] = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
   size_t length = strlen(name), value_length = strlen(value);
   if (length == 0 || length > 64 || strspn(name, token) != length)
-    check_fail(check, FIELD(field, "name"), "is no header's name of 1 to 64 characters");
+    check_fail(check, FIELD(field, "name"), "is %s; it must be 1 to 64 characters of A-Z a-z 0-9 !#$%%&'*+-.^_`|~",
+               shown(check, name));
   else if (is_reserved_header(name))
     check_fail(check, FIELD(field, "name"), "is \"%s\", which is not for rules to set", name);
   bool control = false;

@@ -67,6 +67,8 @@ int64_t check_duration(struct check *check, const struct field *field, const Goo
 /* Unix milliseconds, fractions rounded up; absent when NULL. */
 int64_t check_time(struct check *check, const struct field *field, const Google__Protobuf__Timestamp *time,
                    int64_t absent_ms);
+/* A time within a Timestamp's years as a finding shows it, such as 2026-11-22T19:30:20Z. */
+const char *check_show_time(struct check *check, int64_t time_ms);
 
 /* At most max characters of printable ASCII (space to ~). */
 void check_ascii(struct check *check, const struct field *field, const char *text, size_t max);

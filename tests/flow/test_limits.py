@@ -4,6 +4,7 @@ A row is (field as BadRequest names it, fields that set it, values that are take
 dots; `<...>` in a name is an index in a repeated field.
 """
 import base64
+import re
 import time
 
 import grpc
@@ -187,6 +188,38 @@ def test_a_job_s_times_are_limited(api, queue, fields, good):
     else:
         with rejects("INVALID_ARGUMENT"):
             api.job.SubmitJob(queue=queue, job=dict(tag="T", **fields()))
+
+
+@pytest.mark.parametrize("fields,said", [
+    (dict(not_before=timestamp(253_402_300_799)), "not_before: is 9999-12-31T23:59:59Z, which is more than 366 days ahead"),
+    (dict(expire_time=timestamp(253_402_300_799)), "expire_time: is 9999-12-31T23:59:59Z, which is more than 366 days ahead"),
+    (dict(expire_time=timestamp(1_000_000_000)), "expire_time: is 2001-09-09T01:46:40Z, which is in the past"),
+    (dict(expire_time=dict(seconds=-62_135_596_800)), "expire_time: is 0001-01-01T00:00:00Z, which is in the past")])
+def test_a_time_that_is_refused_is_shown(api, queue, fields, said):
+    with rejects("INVALID_ARGUMENT") as seen:
+        api.job.SubmitJob(queue=queue, job=dict(tag="T", **fields))
+    assert seen.message == f"job.{said}"
+
+
+def test_an_expiry_before_its_job_s_time_is_shown_with_it(api, queue):
+    with rejects("INVALID_ARGUMENT") as seen:
+        api.job.SubmitJob(queue=queue, job=dict(tag="T", not_before=soon(100), expire_time=soon(99)))
+    assert re.fullmatch(r"job\.expire_time: is [-0-9T:]{19}Z, which is not after not_before, [-0-9T:]{19}Z", seen.message), seen.message
+
+
+def test_what_is_refused_is_told_whole_with_its_value(api, queue, bucket):
+    for long in (f"buckets/{bucket}/queues/" + "q" * 129, "q" * 5000, "\x01" * 300):
+        with rejects("INVALID_ARGUMENT", "name") as seen:
+            api.queue.GetQueue(name=long)
+        assert long[:20].replace("\x01", "?") in seen.message and seen.message.endswith("1 to 128 of A-Z a-z 0-9 _ . and -"), seen.message
+        violation, = seen.details["BadRequest"].field_violations
+        assert f"name: {violation.description}" == seen.message
+    with rejects("INVALID_ARGUMENT", "features[1]") as seen:
+        api.queue.ActivateFeatures(bucket=f"buckets/{bucket}", features=["FEATURE_MEDIA", "FEATURE_MEDIA"])
+    assert "(media) a second time" in seen.message
+    with rejects("INVALID_ARGUMENT", "rule.headers[0].name") as seen:
+        api.callback.UpdateCallbackRule(rule=dict(queue=queue, headers=[dict(name="a b", value="c")]), update_mask=dict(paths=["headers"]))
+    assert '"a b"' in seen.message and "1 to 64 characters" in seen.message
 
 
 def test_request_ids_are_limited(api, queue):

@@ -374,6 +374,7 @@ def test_bad_text_and_malformed_messages_name_the_field(start, request_bytes, pa
     violations = details_of(error)["BadRequest"].field_violations
     assert [v.field for v in violations] == [path]
     assert words in violations[0].description
+    assert error.details().startswith(f"{path}: " if path else "the request is ")
 
 
 def test_bad_text_in_a_stream_ends_it(start):

@@ -62,6 +62,9 @@ static void secrets_hold_24_to_64_bytes(void **state) {
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
     if (!signature_secret_check(bad[i]))
       fail_msg("accepted: %s", bad[i]);
+  assert_string_equal(signature_secret_check("whsec_!!!"), "must be whsec_ and base64 with its padding");
+  assert_string_equal(signature_secret_check("whsec_AAAA"), "must hold 24 to 64 bytes");
+  assert_string_equal(signature_secret_check("whsec_"), "must hold 24 to 64 bytes");
 }
 
 int main(void) {
