@@ -20,6 +20,7 @@
 #define RECEIVE_BYTES_MAX (16 << 20)
 #define RESOLUTIONS_APART_MS 1000
 #define CHANNEL_ARGUMENTS_MAX 12
+#define LAST_ATTEMPT_MS 500
 
 struct channel_arguments {
   size_t count;
@@ -175,11 +176,18 @@ static bool wait_for_repetition(const struct unary_call *unary, int attempts, st
   if (error->code != RINGBACK_UNAVAILABLE || attempts >= unary->client->attempts_max || unary->options->repeat_never ||
       !method_may_repeat(unary->method, unary->request))
     return false;
-  int64_t wait_ms = retry_wait_ms(attempts, error->retry_delay_ms, retry_random());
-  gpr_timespec end = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(wait_ms, GPR_TIMESPAN));
-  /* The error at hand says more than a deadline that ran out in the wait would. */
-  if (gpr_time_cmp(end, unary->deadline) >= 0)
-    return false;
+  int64_t wait_ms = retry_wait_ms(attempts, error->retry_delay_ms, retry_random()), left_ms = -1;
+  if (gpr_time_cmp(unary->deadline, gpr_inf_future(GPR_CLOCK_MONOTONIC)) != 0) {
+    left_ms = gpr_time_to_millis(gpr_time_sub(unary->deadline, gpr_now(GPR_CLOCK_MONOTONIC)));
+    /* A wait that is longer than what is left is cut, so that the last attempt is made shortly before the end. */
+    if (wait_ms > left_ms - LAST_ATTEMPT_MS)
+      wait_ms = left_ms - LAST_ATTEMPT_MS;
+    /* The error at hand says more than a deadline that ran out in the wait would. */
+    if (wait_ms < RETRY_FIRST_MS / 2 || wait_ms < error->retry_delay_ms)
+      return false;
+  }
+  if (unary->options->on_repeat != NULL)
+    unary->options->on_repeat(unary->options->context, error, left_ms);
   if (canceller_wait_ms(unary->options->canceller, wait_ms))
     return true;
   error_set(error, RINGBACK_CANCELLED, "cancelled");
@@ -228,11 +236,16 @@ void *ringback_call(struct ringback_client *client, const char *path, const Prot
       &method, copy != NULL ? copy : request,
       options, call_deadline(options->timeout_ms != 0 ? options->timeout_ms : client->timeout_ms)};
   ProtobufCMessage *response;
+  struct ringback_error before;
   int attempts = 0;
   do {
+    before = *error;
     response = attempt(&unary, error);
     attempts++;
   } while (response == NULL && wait_for_repetition(&unary, attempts, error));
+  /* Why it had to be repeated says more than that the last repetition ran out of time. */
+  if (response == NULL && attempts > 1 && error->code == RINGBACK_DEADLINE_EXCEEDED)
+    *error = before;
   free(copy);
   return response;
 }

@@ -86,8 +86,8 @@ struct ringback_options {
   int64_t connect_timeout_ms;   /* of one attempt to connect; default 5,000 */
   int64_t keepalive_ms;         /* between pings of a busy connection; default 300,000, the least that servers allow */
   int64_t keepalive_timeout_ms; /* how long a ping may go unanswered; default 20,000 */
-  int attempts_max;             /* of a call that may be repeated; default 5, 1 never repeats */
-  const char *user_agent;       /* put before gRPC's own */
+  int attempts_max;       /* of a call that may be repeated; default 5, 1 never repeats, INT_MAX as its time allows */
+  const char *user_agent; /* put before gRPC's own */
 };
 
 /* Makes a client of "HOST:PORT", "unix:PATH" or any other target that gRPC knows, without encryption. The connection is
@@ -110,6 +110,10 @@ struct ringback_call_options {
   bool wait_for_ready; /* wait for a connection instead of failing with UNAVAILABLE while there is none */
   bool repeat_never;   /* do not repeat even where that is safe */
   struct ringback_canceller *canceller; /* may be NULL */
+  /* Called by the calling thread before it waits to make the call again: why, and how many milliseconds are left for
+   * the call as a whole (-1: no end). May be NULL. */
+  void (*on_repeat)(void *context, const struct ringback_error *error, int64_t left_ms);
+  void *context; /* handed to on_repeat */
 };
 
 /* Calls a unary method by its path, "/ringback.v1.JobService/SubmitJob", and blocks until the answer is there. Returns
@@ -201,9 +205,13 @@ bool ringback_work_run(struct ringback_work *work, struct ringback_error *error)
 bool ringback_work_finish(struct ringback_work *work, const ProtobufCMessage *finished_job);
 /* Gives a job back, its attempt uncounted. False as above. */
 bool ringback_work_release(struct ringback_work *work, const char *job_id, int64_t fencing_token);
+/* Lets go of a job without saying so, also of an outcome that was not answered: for whoever has told it otherwise or
+ * gives up telling it, so that draining does not wait for it. Without an outcome its lease runs out. False as above. */
+bool ringback_work_forget(struct ringback_work *work, const char *job_id, int64_t fencing_token);
 /* 0 to 100; told at most once a second. False as above. */
 bool ringback_work_progress(struct ringback_work *work, const char *job_id, int64_t fencing_token, int progress);
-/* Takes no more jobs; ringback_work_run returns when those in hand are done with. */
+/* Takes no more jobs; ringback_work_run returns when those in hand are done with. An outcome that no service takes is
+ * in hand until it is forgotten. */
 void ringback_work_drain(struct ringback_work *work);
 /* Ends the stream now: the service gives back what is in hand. */
 void ringback_work_stop(struct ringback_work *work);

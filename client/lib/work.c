@@ -184,6 +184,17 @@ bool ringback_work_release(struct ringback_work *work, const char *job_id, int64
   return job != NULL;
 }
 
+bool ringback_work_forget(struct ringback_work *work, const char *job_id, int64_t fencing_token) {
+  pthread_mutex_lock(&work->mutex);
+  struct work_job *job = fencing_token != 0 ? work_jobs_find(&work->jobs, job_id, fencing_token) : NULL;
+  if (job != NULL) {
+    work_jobs_remove(&work->jobs, job);
+    poke(work);
+  }
+  pthread_mutex_unlock(&work->mutex);
+  return job != NULL;
+}
+
 bool ringback_work_progress(struct ringback_work *work, const char *job_id, int64_t fencing_token, int progress) {
   pthread_mutex_lock(&work->mutex);
   struct work_job *job = running(work, job_id, fencing_token);

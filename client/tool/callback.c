@@ -84,7 +84,7 @@ const char *callback_hold(const Ringback__V1__Delivery *delivery, const Ringback
   if (!delivery->own_url && !is_test && rule != NULL &&
       rule->state == RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
     return "rule off";
-  if (open == NULL || !is_before(next, open))
+  if (!message_is_to_come(open) || !is_before(next, open))
     return "";
   snprintf(text, sizeof text, "breaker until %s", message_show_time(open));
   return text;
@@ -179,7 +179,7 @@ int command_callback_show_delivery(struct tool *tool, int argc, char **argv) {
     output_field(tool, "Job", "%s", delivery->job_id);
     output_field(tool, "Created", "%s", message_show_time(delivery->create_time));
     show_next(tool, delivery);
-    if (delivery->breaker_open_until != NULL)
+    if (message_is_to_come(delivery->breaker_open_until))
       output_field(tool, "Breaker", "open until %s", message_show_time(delivery->breaker_open_until));
     show_attempts(tool, delivery);
     show_response(delivery);

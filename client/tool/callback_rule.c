@@ -153,7 +153,7 @@ static void show_rule(struct tool *tool, const ProtobufCMessage *response, const
     output_field(tool, "Valid until", "%s", message_show_time(rule->client_certificate_expire_time));
   if (rule->max_age != NULL)
     output_field(tool, "Max age", "%s", message_show_duration(rule->max_age));
-  if (rule->breaker_open_until != NULL)
+  if (message_is_to_come(rule->breaker_open_until))
     output_field(tool, "Breaker", "open until %s", message_show_time(rule->breaker_open_until));
   output_field(tool, "In flight", "%d", rule->in_flight_count);
   output_field(tool, "Epoch", "%lld", (long long)rule->epoch);
@@ -200,8 +200,16 @@ static bool read_headers(struct tool *tool, Ringback__V1__CallbackRule *rule, st
   rule->headers = storage->header_list;
   for (const char *text; (text = tool_next_text(tool, "header", &position)) != NULL;) {
     size_t name = strcspn(text, ":");
-    if (text[name] == '\0' || name >= HEADER_NAME_SIZE || rule->n_headers == HEADERS_MAX) {
-      tool_error("--header: \"%s\" is not NAME:VALUE, or there are more than %d", text, HEADERS_MAX);
+    if (text[name] == '\0') {
+      tool_error("--header: \"%s\" is not NAME:VALUE", text);
+      return false;
+    }
+    if (name >= HEADER_NAME_SIZE) {
+      tool_error("--header: the name of \"%s\" is longer than %d characters", text, HEADER_NAME_SIZE - 1);
+      return false;
+    }
+    if (rule->n_headers == HEADERS_MAX) {
+      tool_error("--header: \"%s\" is one too many: at most %d", text, HEADERS_MAX);
       return false;
     }
     Ringback__V1__CallbackHeader *header = &storage->headers[rule->n_headers];
@@ -259,13 +267,6 @@ static void read_events(struct tool *tool, Ringback__V1__CallbackRule *rule, str
 /* Where it may call, and whether answers are kept. */
 static bool read_more(struct tool *tool, Ringback__V1__CallbackRule *rule, struct rule_storage *storage, char **paths,
                       size_t *path_count) {
-  static const char *const exclusive[][2] = {{"allow", "no-allow"}, {"store-response", "no-store-response"}};
-  for (size_t i = 0; i < sizeof exclusive / sizeof exclusive[0]; i++) {
-    if (!tool_given(tool, exclusive[i][0]) || !tool_given(tool, exclusive[i][1]))
-      continue;
-    tool_error("--%s and --%s exclude each other", exclusive[i][0], exclusive[i][1]);
-    return false;
-  }
   size_t position = 0;
   rule->allowed_cidrs = storage->ranges;
   for (const char *range; (range = tool_next_text(tool, "allow", &position)) != NULL;) {
@@ -332,12 +333,10 @@ int command_callback_set(struct tool *tool, int argc, char **argv) {
     }
     secrets[rule.n_secrets++] = (char *)secret;
   }
-  if (rule.queue == NULL)
+  if (rule.queue == NULL || !tool_exclude(tool, "secret", "no-secrets") ||
+      !tool_exclude(tool, "header", "no-headers") || !tool_exclude(tool, "allow", "no-allow") ||
+      !tool_exclude(tool, "store-response", "no-store-response"))
     return TOOL_USAGE;
-  if (rule.n_secrets > 0 && tool_given(tool, "no-secrets")) {
-    tool_error("--secret and --no-secrets exclude each other");
-    return TOOL_USAGE;
-  }
   rule.state = tool_given(tool, "off") ? RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF
                                        : RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_ON;
   paths[path_count++] = (char *)"state";
@@ -439,16 +438,8 @@ int command_callback_off(struct tool *tool, int argc, char **argv) {
   char *paths[] = {(char *)"state"};
   rule.queue = tool_queue_name(tool, argv[0]);
   rule.state = RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF;
-  if (rule.queue == NULL)
+  if (rule.queue == NULL || !tool_needs(tool, "wait-timeout", "wait") || !tool_exclude(tool, "delete", "wait"))
     return TOOL_USAGE;
-  if (tool_given(tool, "wait-timeout") && !tool_given(tool, "wait")) {
-    tool_error("--wait-timeout is given without --wait");
-    return TOOL_USAGE;
-  }
-  if (tool_given(tool, "delete") && tool_given(tool, "wait")) {
-    tool_error("--delete and --wait exclude each other");
-    return TOOL_USAGE;
-  }
   if (tool_given(tool, "delete"))
     return delete_rule(tool, rule.queue);
   Google__Protobuf__Duration wait = GOOGLE__PROTOBUF__DURATION__INIT;

@@ -126,11 +126,13 @@ static int change_run(struct tool *tool, struct change *change, int argc, char *
   if (change->bucket == NULL)
     return TOOL_USAGE;
   bool filtered = queue != NULL || tool_given(tool, "tag") || tool_given(tool, "state") || tool_given(tool, "since") ||
-                  tool_given(tool, "until");
+                  tool_given(tool, "until") || (change->call == call_retry && tool_given(tool, "failed"));
   if ((argc > 0) == filtered) {
     tool_error("give ids of jobs, or --queue and what else selects them");
     return TOOL_USAGE;
   }
+  if (change->call == call_retry && !tool_exclude(tool, "failed", "state"))
+    return TOOL_USAGE;
   if (filtered && !message_job_filter(tool, queue, &change->filter))
     return TOOL_USAGE;
   Ringback__V1__JobFilter *filter = &change->filter.filter;

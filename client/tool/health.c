@@ -20,8 +20,8 @@ int command_health(struct tool *tool, int argc, char **argv) {
   (void)argc, (void)argv;
   Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
   request.service = (char *)tool_text(tool, "service", "");
-  struct ringback_call_options options = {.timeout_ms = tool->timeout_ms > 0 ? tool->timeout_ms : HEALTH_TIMEOUT_MS,
-                                          .repeat_never = true};
+  tool->timeout_ms = tool->timeout_ms > 0 ? tool->timeout_ms : HEALTH_TIMEOUT_MS;
+  struct ringback_call_options options = {.repeat_never = true};
   struct ringback_error error;
   Grpc__Health__V1__HealthCheckResponse *response =
       ringback_call(tool_client(tool), "/grpc.health.v1.Health/Check", &request.base, &options, &error);

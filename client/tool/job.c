@@ -177,6 +177,10 @@ int command_job_list(struct tool *tool, int argc, char **argv) {
   static const char *const headings[] = {"JOB",       "TAG", "STATE",  ">PRIORITY", ">PROGRESS",
                                          ">ATTEMPTS", "AGE", "WORKER", "MESSAGE"};
   struct job_filter filter;
+  if (argc > 0 && tool_given(tool, "queue")) {
+    tool_error("the operand \"%s\" and --queue exclude each other", argv[0]);
+    return TOOL_USAGE;
+  }
   if (!message_job_filter(tool, argc > 0 ? argv[0] : NULL, &filter))
     return TOOL_USAGE;
   Ringback__V1__ListJobsRequest request = RINGBACK__V1__LIST_JOBS_REQUEST__INIT;

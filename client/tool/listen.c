@@ -330,6 +330,12 @@ static bool read_listener(struct tool *tool, struct listener *listener) {
   listener->fail_count = tool_number(tool, "fail", 0);
   listener->fail_status = (int)tool_number(tool, "status", 0);
   listener->drop = tool_given(tool, "drop");
+  if (!tool_exclude(tool, "drop", "status"))
+    return false;
+  if (inet_pton(AF_INET, tool_text(tool, "address", "127.0.0.1"), &(struct in_addr){0}) != 1) {
+    tool_error("--address: \"%s\" is no IPv4 address", tool_text(tool, "address", ""));
+    return false;
+  }
   listener->delay_ms = tool_number(tool, "delay", 0);
   listener->wanted_count = tool_number(tool, "count", 0);
   listener->directory = tool_text(tool, "out", NULL);
@@ -346,10 +352,7 @@ static struct MHD_Daemon *start(struct tool *tool, struct listener *listener) {
   const char *text = tool_text(tool, "address", "127.0.0.1");
   uint16_t port = (uint16_t)tool_number(tool, "port", 8080);
   address.sin_port = htons(port);
-  if (inet_pton(AF_INET, text, &address.sin_addr) != 1) {
-    tool_error("--address: \"%s\" is no IPv4 address", text);
-    return NULL;
-  }
+  inet_pton(AF_INET, text, &address.sin_addr);
   struct MHD_Daemon *daemon =
       MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD, port, NULL, NULL, handle,
                        listener, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address, MHD_OPTION_NOTIFY_COMPLETED,

@@ -77,6 +77,12 @@ const char *message_show_duration(const Google__Protobuf__Duration *duration) {
   return text;
 }
 
+bool message_is_to_come(const Google__Protobuf__Timestamp *time) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return time != NULL && (time->seconds > now.tv_sec || (time->seconds == now.tv_sec && time->nanos > now.tv_nsec));
+}
+
 const char *message_show_age(const Google__Protobuf__Timestamp *then) {
   if (then == NULL)
     return "-";

@@ -26,6 +26,8 @@ Google__Protobuf__Timestamp *message_time(const struct tool *tool, const char *o
 /* For people, in a ring of buffers: local time, span, and how long ago; "-" when absent. */
 const char *message_show_time(const Google__Protobuf__Timestamp *time);
 const char *message_show_duration(const Google__Protobuf__Duration *duration);
+/* Whether a time, which may be NULL, lies in the future. */
+bool message_is_to_come(const Google__Protobuf__Timestamp *time);
 const char *message_show_age(const Google__Protobuf__Timestamp *then);
 
 /* A filter with the storage it points into: from --queue (or `queue`), --tag, --state, --since and --until. */

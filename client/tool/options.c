@@ -28,7 +28,8 @@ static bool read_choice(const struct option_row *row, const char *text, char *pr
     if (strcmp(*choice, text) == 0)
       return true;
     if (length >= 0 && (size_t)length < problem_bytes)
-      length += snprintf(problem + length, problem_bytes - (size_t)length, " %s", *choice);
+      length += snprintf(problem + length, problem_bytes - (size_t)length, "%s %s", choice == row->choices ? "" : ",",
+                         *choice);
   }
   return false;
 }
@@ -237,8 +238,12 @@ static bool read_argument(struct reading *reading, bool *options_over) {
 static bool check_operands(struct reading *reading) {
   const struct command_row *command = reading->tool->command;
   int count = reading->result->operand_count;
-  if (count < command->operands_min)
-    return wrong(reading, "missing: %s", command->operands);
+  if (count < command->operands_min) {
+    const char *missing = command->operands;
+    for (int i = 0; i < count; i++)
+      missing += strcspn(missing, " ") + (strchr(missing, ' ') != NULL);
+    return wrong(reading, "missing: %s", missing);
+  }
   if (command->operands_max >= 0 && count > command->operands_max)
     return wrong(reading, "\"%s\" is one operand too many", reading->result->operands[command->operands_max]);
   return true;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define IDS_PER_CALL 250
+#define TESTS_LOOKED_FOR 100
 
 const struct option_row callback_redeliver_options[] = {
     {.name = "queue",
@@ -35,8 +36,9 @@ const struct option_row callback_redeliver_options[] = {
 /* What the calls together did. */
 struct redelivery {
   int64_t count;
-  int status;    /* the worst one */
-  bool failed;   /* a call as a whole did */
+  int status;  /* the worst one */
+  bool failed; /* a call as a whole did */
+  bool dead_test;
   char *example; /* an id that was put back; NULL where none is known */
   json_t *results;
 };
@@ -81,6 +83,28 @@ static void redeliver_ids(struct tool *tool, struct redelivery *redelivery, char
   }
 }
 
+/* Whether a test callback is among the dead that the filter means: it may be what somebody wanted to send again. */
+static bool has_dead_test(struct tool *tool, const Ringback__V1__RedeliveryFilter *filter) {
+  Ringback__V1__DeliveryState dead = RINGBACK__V1__DELIVERY_STATE__DELIVERY_STATE_DEAD;
+  Ringback__V1__ListDeliveriesRequest request = RINGBACK__V1__LIST_DELIVERIES_REQUEST__INIT;
+  request.queue = filter->queue;
+  request.states = &dead;
+  request.n_states = 1;
+  request.error_classes = filter->error_classes;
+  request.n_error_classes = filter->n_error_classes;
+  request.start_create_time = filter->start_create_time;
+  request.end_create_time = filter->end_create_time;
+  request.page_size = TESTS_LOOKED_FOR;
+  int status = TOOL_OK;
+  Ringback__V1__ListDeliveriesResponse *page =
+      tool_call(tool, "/ringback.v1.CallbackService/ListDeliveries", &request.base, &status);
+  bool found = false;
+  for (size_t i = 0; page != NULL && i < page->n_deliveries; i++)
+    found = found || strncmp(page->deliveries[i]->id, "cb_test_", 8) == 0;
+  ringback_free(page == NULL ? NULL : &page->base);
+  return found;
+}
+
 static void redeliver_dead(struct tool *tool, struct redelivery *redelivery, char *bucket, const char *queue) {
   Ringback__V1__RedeliverCallbacksRequest request = RINGBACK__V1__REDELIVER_CALLBACKS_REQUEST__INIT;
   Ringback__V1__RedeliveryFilter filter = RINGBACK__V1__REDELIVERY_FILTER__INIT;
@@ -105,6 +129,7 @@ static void redeliver_dead(struct tool *tool, struct redelivery *redelivery, cha
     if (page != NULL)
       request.page_token = page->next_page_token;
   } while (page != NULL && page->next_page_token[0] != '\0');
+  redelivery->dead_test = page != NULL && redelivery->count == 0 && !tool->json && has_dead_test(tool, &filter);
   ringback_free(page == NULL ? NULL : &page->base);
 }
 
@@ -134,7 +159,7 @@ static void tell_hold_of_queue(struct tool *tool, const char *queue) {
   const Ringback__V1__CallbackRule *rule = response == NULL ? NULL : response->rule;
   if (rule != NULL && rule->state == RINGBACK__V1__CALLBACK_RULE_STATE__CALLBACK_RULE_STATE_OFF)
     printf("they wait: rule off\n");
-  else if (rule != NULL && rule->breaker_open_until != NULL)
+  else if (rule != NULL && message_is_to_come(rule->breaker_open_until))
     printf("they wait: breaker until %s\n", message_show_time(rule->breaker_open_until));
   ringback_free(response == NULL ? NULL : &response->base);
 }
@@ -148,9 +173,7 @@ static void tell(struct tool *tool, const struct redelivery *redelivery, char *b
     return;
   }
   printf("%lld put back%s\n", (long long)redelivery->count,
-         redelivery->count == 0 && queue != NULL
-             ? "; test callbacks are not sent again, `callback test` sends a new one"
-             : "");
+         redelivery->dead_test ? "; test callbacks are not sent again, `callback test` sends a new one" : "");
   if (redelivery->count > 0 && queue != NULL)
     tell_hold_of_queue(tool, queue);
   else if (redelivery->example != NULL)

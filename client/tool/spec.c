@@ -10,19 +10,14 @@
 #include <string.h>
 #include <time.h>
 
-static bool exclude(const struct tool *tool, const char *one, const char *other) {
-  if (!tool_given(tool, one) || !tool_given(tool, other))
-    return true;
-  tool_error("--%s and --%s exclude each other", one, other);
-  return false;
-}
-
 static bool check_combinations(const struct tool *tool) {
   static const char *const pairs[][2] = {{"object", "url"},     {"input-bucket", "url"}, {"region", "url"},
                                          {"operation", "data"}, {"delay", "not-before"}, {"content-type", "operation"}};
   for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
-    if (!exclude(tool, pairs[i][0], pairs[i][1]))
+    if (!tool_exclude(tool, pairs[i][0], pairs[i][1]))
       return false;
+  if (!tool_needs(tool, "content-type", "data"))
+    return false;
   if (!tool_given(tool, "callback-format") || tool_given(tool, "callback"))
     return true;
   tool_error("--callback-format goes with --callback only");
@@ -153,7 +148,7 @@ static const char *format_name(const char *choice) {
 json_t *spec_from_options(struct tool *tool) {
   const char *operation = tool_text(tool, "operation", NULL), *data = tool_text(tool, "data", NULL);
   const char *callback = tool_text(tool, "callback", NULL);
-  if (!check_combinations(tool) || !check_texts(tool))
+  if (!check_texts(tool) || !check_combinations(tool))
     return NULL;
   json_t *spec = json_object();
   set_text(spec, "tag", tool_text(tool, "tag", NULL));

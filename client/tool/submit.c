@@ -48,8 +48,10 @@ struct target {
 
 static bool read_target(struct tool *tool, struct target *target) {
   const char *queue = tool_text(tool, "queue", NULL);
-  if (queue != NULL && tool_given(tool, "feature")) {
-    tool_error("--queue and --feature exclude each other");
+  if (!tool_exclude(tool, "queue", "feature") || !tool_needs(tool, "wait-timeout", "wait"))
+    return false;
+  if (tool_given(tool, "request-id") && tool_text(tool, "request-id", "")[0] == '\0') {
+    tool_error("--request-id is empty: give one, or leave it out for a random one");
     return false;
   }
   target->bucket = tool_bucket_name(tool, queue);

@@ -7,11 +7,18 @@
 #include "client/tool/json.h"
 #include "client/tool/output.h"
 #include "client/tool/safe.h"
+#include "client/tool/values.h"
 #include <assert.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+
+#define TIMEOUT_DEFAULT_MS 30000
+/* So long a call is repeated without a word. */
+#define SILENT_MS 1000
 
 static void check_name(const struct tool *tool, const char *name) {
   for (const struct option_row *row = tool->command->options; row != NULL && row->name != NULL; row++)
@@ -56,6 +63,7 @@ const char *tool_next_text(const struct tool *tool, const char *name, size_t *po
 /* How errors are told: of the whole process, since they are told from everywhere. */
 static bool errors_as_json;
 static const char *server_name = "the server";
+static int64_t call_ms = TIMEOUT_DEFAULT_MS;
 
 void tool_errors_as_json(bool json) {
   errors_as_json = json;
@@ -87,7 +95,10 @@ struct ringback_client *tool_client(struct tool *tool) {
     exit(TOOL_USAGE);
   server_name = tool->server;
   struct ringback_error error;
-  struct ringback_options options = {.timeout_ms = tool->timeout_ms, .user_agent = "ringback/" RINGBACK_VERSION};
+  call_ms = tool->timeout_ms > 0 ? tool->timeout_ms : TIMEOUT_DEFAULT_MS;
+  /* The timeout alone ends repeating. */
+  struct ringback_options options = {
+      .timeout_ms = call_ms, .attempts_max = INT_MAX, .user_agent = "ringback/" RINGBACK_VERSION};
   tool->client = ringback_connect(tool->server, &options, &error);
   if (tool->client == NULL) {
     tool_call_failed(&error);
@@ -96,14 +107,43 @@ struct ringback_client *tool_client(struct tool *tool) {
   return tool->client;
 }
 
+static const char *failure_message(const struct ringback_error *error, char *text, size_t text_bytes);
+
+/* Says once that it is not over yet, when a call has been repeated for a while. */
+static void tell_repetition(void *context, const struct ringback_error *error, int64_t left_ms) {
+  static bool told;
+  const struct tool *tool = context;
+  char text[512];
+  if (told || tool->json || call_ms - left_ms < SILENT_MS)
+    return;
+  told = true;
+  output_progress_clear(tool);
+  tool_error("%s; trying on for %lld s", failure_message(error, text, sizeof text), (long long)(left_ms + 999) / 1000);
+}
+
 void *tool_call(struct tool *tool, const char *method, const ProtobufCMessage *request, int *status) {
   struct ringback_error error;
-  void *response = ringback_call(tool_client(tool), method, request, NULL, &error);
+  struct ringback_call_options options = {.on_repeat = tell_repetition, .context = tool};
+  void *response = ringback_call(tool_client(tool), method, request, &options, &error);
   if (response == NULL) {
     output_progress_clear(tool);
     *status = tool_call_failed(&error);
   }
   return response;
+}
+
+bool tool_exclude(const struct tool *tool, const char *one, const char *other) {
+  if (!tool_given(tool, one) || !tool_given(tool, other))
+    return true;
+  tool_error("--%s and --%s exclude each other", one, other);
+  return false;
+}
+
+bool tool_needs(const struct tool *tool, const char *name, const char *other) {
+  if (!tool_given(tool, name) || tool_given(tool, other))
+    return true;
+  tool_error("--%s is given without --%s", name, other);
+  return false;
 }
 
 /* One error as a line of JSON. `about` may be NULL. */
@@ -158,6 +198,12 @@ static const char *failure_message(const struct ringback_error *error, char *tex
                                          "empty address list"};
   if (error->message[0] == '\0')
     return ringback_code_name(error->code);
+  if (error->code == RINGBACK_DEADLINE_EXCEEDED && strcasecmp(error->message, "Deadline Exceeded") == 0) {
+    char duration[VALUE_TEXT_BYTES];
+    value_show_duration(call_ms, duration);
+    snprintf(text, text_bytes, "%s did not answer within %s; --timeout says how long to wait", server_name, duration);
+    return text;
+  }
   bool grpcs_own = false;
   for (size_t i = 0; i < sizeof openings / sizeof *openings; i++)
     if (strncmp(error->message, openings[i], strlen(openings[i])) == 0)

@@ -92,6 +92,10 @@ struct tool {
 bool tool_given(const struct tool *tool, const char *name);
 const char *tool_text(const struct tool *tool, const char *name, const char *fallback);
 int64_t tool_number(const struct tool *tool, const char *name, int64_t fallback);
+/* Prints what is wrong and returns false where both options are given, or the first without the other: one of them
+ * could have no effect. */
+bool tool_exclude(const struct tool *tool, const char *one, const char *other);
+bool tool_needs(const struct tool *tool, const char *name, const char *other);
 /* All values of a repeatable option, in order: *position starts at 0; NULL after the last. */
 const char *tool_next_text(const struct tool *tool, const char *name, size_t *position);
 

@@ -347,6 +347,14 @@ static int watch_all(struct tool *tool, const char *queue) {
 
 int command_job_watch(struct tool *tool, int argc, char **argv) {
   const char *queue = tool_text(tool, "queue", NULL);
+  if (argc == 0 && tool_given(tool, "wait-timeout")) {
+    tool_error("--wait-timeout goes with ids only");
+    return TOOL_USAGE;
+  }
+  if (argc > 0 && tool_given(tool, "cursor")) {
+    tool_error("--cursor goes without ids only");
+    return TOOL_USAGE;
+  }
   if (argc == 0)
     return watch_all(tool, queue);
   if (queue != NULL && strncmp(queue, "buckets/", 8) != 0)

@@ -24,6 +24,8 @@
 /* Some who end processes signal them and their group at once: that is one request. */
 #define SIGNAL_AGAIN_MS 300
 #define GRACE_MS_DEFAULT 5000
+/* After the third signal, for giving the jobs back. */
+#define KILLING_MS 1000
 #define METHOD_LEASE "/ringback.v1.WorkerService/LeaseJobs"
 
 const char worker_description[] =
@@ -128,6 +130,14 @@ static void set_stage(struct worker *worker, enum worker_stage stage) {
   ringback_cancel(worker->lease_canceller);
 }
 
+/* Waits for no answer any more. */
+static void give_up(struct worker *worker) {
+  if (worker->work != NULL) {
+    ringback_work_stop(worker->work);
+  }
+  ringback_cancel(worker->call_canceller);
+}
+
 static bool may_pass(int code) {
   return code == RINGBACK_UNAVAILABLE || code == RINGBACK_DEADLINE_EXCEEDED || code == RINGBACK_RESOURCE_EXHAUSTED ||
          code == RINGBACK_ABORTED || code == RINGBACK_INTERNAL || code == RINGBACK_UNKNOWN;
@@ -187,10 +197,8 @@ static void return_permit(struct worker *worker) {
 void worker_fail(struct worker *worker, const struct ringback_error *error) {
   int expected = TOOL_OK;
   if (atomic_compare_exchange_strong(&worker->exit_status, &expected, tool_exit_status(error->code))) {
-    worker_warn(worker, "%s", error->message);
-    for (size_t i = 0; i < error->violation_count; i++) {
-      worker_warn(worker, "  %s: %s", error->violations[i].field, error->violations[i].description);
-    }
+    worker_clear_bars(worker);
+    tool_call_failed(error);
   }
   int leasing = WORKER_LEASING;
   atomic_compare_exchange_strong(&worker->stage, &leasing, WORKER_DRAINING);
@@ -311,12 +319,18 @@ static void run_slots(struct worker *worker, const sigset_t *signals) {
                                         "killing what runs"};
   struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
   int64_t signalled_ms = worker_now_ms() - SIGNAL_AGAIN_MS;
+  bool given_up = false;
   while (atomic_load(&worker->alive) > 0) {
     if (sigtimedwait(signals, NULL, &tick) > 0 && atomic_load(&worker->stage) < WORKER_KILLING &&
         worker_now_ms() - signalled_ms >= SIGNAL_AGAIN_MS) {
       signalled_ms = worker_now_ms();
       set_stage(worker, (enum worker_stage)(atomic_load(&worker->stage) + 1));
       worker_warn(worker, "%s", remarks[atomic_load(&worker->stage)]);
+    }
+    if (atomic_load(&worker->stage) == WORKER_KILLING && !given_up &&
+        (atomic_load(&worker->running) == 0 || worker_now_ms() - signalled_ms >= KILLING_MS)) {
+      given_up = true;
+      give_up(worker);
     }
     worker_show_bars(worker);
   }
@@ -372,6 +386,7 @@ int command_worker(struct tool *tool, int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     worker->client = tool_client(tool);
     worker->lease_canceller = ringback_canceller_create();
+    worker->call_canceller = ringback_canceller_create();
     /* A stream does not tell that there is nothing to lease. */
     bool poll = worker->until_empty || tool_given(tool, "poll");
     if (poll || worker_stream_start(worker)) {
@@ -380,6 +395,7 @@ int command_worker(struct tool *tool, int argc, char **argv) {
     } else {
       atomic_store(&worker->exit_status, TOOL_FAILED);
     }
+    ringback_canceller_destroy(worker->call_canceller);
     ringback_canceller_destroy(worker->lease_canceller);
     status = atomic_load(&worker->exit_status);
     if (!tool->json) {

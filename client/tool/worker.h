@@ -48,6 +48,7 @@ struct worker {
   struct tool *tool;
   struct ringback_client *client;
   struct ringback_canceller *lease_canceller;
+  struct ringback_canceller *call_canceller; /* of everything else: nothing is waited for any more */
   const char *command;
   const char *name;
   const char *root; /* NULL: none */

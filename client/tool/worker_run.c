@@ -207,7 +207,8 @@ static void renew(struct run *run) {
   request.n_renewals = 1;
   /* Short enough that a second try fits in before the lease ends. */
   struct ringback_call_options options = {.timeout_ms =
-                                              clamp((run->lease_end_ms - now_ms) / 2, CALL_MS_MIN, CALL_MS_MAX)};
+                                              clamp((run->lease_end_ms - now_ms) / 2, CALL_MS_MIN, CALL_MS_MAX),
+                                          .canceller = run->worker->call_canceller};
   struct ringback_error error;
   Ringback__V1__RenewLeasesResponse *response =
       ringback_call(run->worker->client, "/ringback.v1.WorkerService/RenewLeases", &request.base, &options, &error);
@@ -410,7 +411,7 @@ static int finish_once(struct run *run, struct outcome *outcome, Ringback__V1__J
   request.bucket = run->worker->bucket;
   request.jobs = jobs;
   request.n_jobs = 1;
-  struct ringback_call_options options = {.timeout_ms = CALL_MS_MAX};
+  struct ringback_call_options options = {.timeout_ms = CALL_MS_MAX, .canceller = run->worker->call_canceller};
   Ringback__V1__FinishJobsResponse *response =
       ringback_call(run->worker->client, "/ringback.v1.WorkerService/FinishJobs", &request.base, &options, error);
   if (response == NULL) {
@@ -495,7 +496,7 @@ static void release(struct run *run) {
   request.bucket = run->worker->bucket;
   request.leases = leases;
   request.n_leases = 1;
-  struct ringback_call_options options = {.timeout_ms = CALL_MS_MAX};
+  struct ringback_call_options options = {.timeout_ms = CALL_MS_MAX, .canceller = run->worker->call_canceller};
   Ringback__V1__ReleaseJobsResponse *response =
       ringback_call(run->worker->client, "/ringback.v1.WorkerService/ReleaseJobs", &request.base, &options, &error);
   released(run, response == NULL ? error.message : NULL);
@@ -512,6 +513,13 @@ static void report(struct run *run) {
   } else {
     atomic_fetch_add(&run->worker->stopped, 1);
     worker_show_event(run->slot, run->job, "stopped", json_pack("{ss}", "reason", reasons[run->end]));
+  }
+}
+
+/* The stream goes on saying what was not answered, and a draining worker would wait for that. */
+static void let_go(struct run *run) {
+  if (run->worker->work != NULL) {
+    ringback_work_forget(run->worker->work, run->job->id, run->lease.fencing_token);
   }
 }
 
@@ -542,10 +550,12 @@ void worker_run(struct worker_slot *slot, const Ringback__V1__LeasedJob *leased,
   if (error != 0) {
     worker_warn(run.worker, "%s: the command could not be started: %s", run.job->id, strerror(error));
     release(&run);
+    let_go(&run);
     worker_sleep_ms(run.worker, 1000, WORKER_DRAINING);
     return;
   }
   watch_command(&run);
   report(&run);
+  let_go(&run);
   process_close(&run.process);
 }

@@ -2,6 +2,7 @@
 import concurrent.futures
 import importlib
 import os
+import re
 import subprocess
 import time
 
@@ -111,9 +112,21 @@ def test_the_server_s_retry_delay_is_kept(failing):
 
 
 def test_repeating_ends(failing):
-    server = failing("job", "JobService", "SubmitJob", submitted, [UNAVAILABLE] * 20)
-    assert "failing on purpose" in run(server, "job", "submit", "-q", "q", "-t", "T", expect=4).stderr
-    assert len(server.requests) == 5
+    server = failing("job", "JobService", "SubmitJob", submitted, [UNAVAILABLE] * 100)
+    done = run(server, "job", "submit", "-q", "q", "-t", "T", "--timeout", "4s", expect=4)
+    told = done.stderr.splitlines()
+    assert len(told) == 2 and re.fullmatch("ringback: failing on purpose; trying on for [123] s", told[0]) and \
+        told[1] == "ringback: failing on purpose"
+    assert 4 <= len(server.requests) < 100 and server.times[-1] - server.times[0] > 2
+    server = failing("job", "JobService", "SubmitJob", submitted, [UNAVAILABLE] * 100)
+    assert len(run(server, "job", "submit", "-q", "q", "-t", "T", "--timeout", "3s", "--json", expect=4).stderr.splitlines()) == 1
+
+
+def test_a_call_is_repeated_until_its_time_is_up(failing):
+    """More often than the library does of itself."""
+    server = failing("job", "JobService", "SubmitJob", submitted, [UNAVAILABLE] * 6)
+    run(server, "job", "submit", "-q", "q", "-t", "T")
+    assert len(server.requests) == 7
 
 
 def test_what_is_not_safe_is_not_repeated(failing):

@@ -43,6 +43,21 @@ def test_the_producer_and_the_worker_of_the_readme_run(start_server, tmp_path):
         worker.wait()
 
 
+def test_what_the_readme_says_of_running_it_can_be_pasted_as_a_whole(tmp_path):
+    text = next(text for text in re.findall(r"```sh\n(.*?)```", README, re.S) if "build/bin/ringback activate" in text)
+    grpc, http, receiver = harness.free_port(), harness.free_port(), harness.free_port()
+    text = text.replace(text.splitlines()[0] + "\n", "").replace("build/bin", str(harness.BUILD / "bin")).replace("9000", str(receiver))
+    assert "docker/packages" not in text and text.count(" &") >= 3
+    script = f"trap 'kill $(jobs -p); wait' EXIT\n{text}\necho ended $?\n"
+    try:
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120 * harness.PATIENCE,
+                              env=os.environ | dict(RINGBACK_SERVER=f"127.0.0.1:{grpc}", RINGBACK_LISTEN=f"127.0.0.1:{grpc}",
+                                                    RINGBACK_HTTP=f"127.0.0.1:{http}"))
+    finally:
+        harness.end_processes_of(tmp_path)
+    assert "queue-1" in done.stdout and "ended 0" in done.stdout, (done.stdout, done.stderr)
+
+
 def test_the_readme_lists_every_option_of_the_server():
     options = re.findall(r"^\s+--([a-z-]+)", subprocess.run([harness.SERVER, "--help"], capture_output=True, text=True).stdout, re.M)
     missing = [name for name in options if name not in ("help", "version") and f"`--{name}" not in README]

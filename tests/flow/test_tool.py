@@ -96,7 +96,7 @@ def test_a_plain_queue_name_needs_a_bucket_and_a_full_name_does_not(server, api,
 
 def test_a_server_that_is_not_there_is_exit_status_4(tool):
     begun = time.monotonic()
-    assert tool("queue", "list", "--server", "127.0.0.1:1", expect=UNAVAILABLE).err.startswith("ringback: ")
+    assert tool("queue", "list", "--server", "127.0.0.1:1", "--timeout", "600ms", expect=UNAVAILABLE).err.startswith("ringback: ")
     assert time.monotonic() - begun < 60 * SLOW
 
 

@@ -133,6 +133,7 @@ def test_redeliver_says_once_what_is_wrong_and_what_it_leaves_out(tool, receiver
     receiver.status = 410
     tool("callback", "set", q, "--url", receiver.url())
     tool("callback", "test", q, expect=1)
+    assert tool("callback", "redeliver", "-q", q, "--error-class", "tls").out == "0 put back\n"
     assert "test callbacks are not sent again" in tool("callback", "redeliver", "-q", q).out
     assert "not its test callbacks" in tool("callback", "redeliver", "--help").out
 

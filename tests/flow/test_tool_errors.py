@@ -7,17 +7,65 @@ import subprocess
 import pytest
 
 from harness import PATIENCE
-from test_tool import FAILED, NOT_FOUND, TOOL, UNAVAILABLE, USAGE, q, tool  # noqa: F401 (two are fixtures)
+from test_tool import FAILED, NOT_FOUND, TOOL, UNAVAILABLE, USAGE, Tool, q, tool  # noqa: F401 (two are fixtures)
 
 
 def test_a_server_that_cannot_be_reached_is_told_in_few_words(tool):
-    assert tool("queue", "list", "--server", "127.0.0.1:1", expect=UNAVAILABLE).err == \
+    assert tool("queue", "list", "--server", "127.0.0.1:1", "--timeout", "600ms", expect=UNAVAILABLE).err == \
         "ringback: cannot reach 127.0.0.1:1: connection refused\n"
 
 
 @pytest.mark.parametrize("address", ["foo", "foo:", ":7080", "foo:port", "foo:70800", "foo:0", "::1", "::1:7080", "dns:///foo"])
 def test_a_server_without_a_port_is_wrong_usage(tool, address):
     assert "is not HOST:PORT" in tool("queue", "list", "--server", address, expect=USAGE).err
+
+
+def test_a_command_waits_for_a_server_that_is_starting(start_server):
+    server = start_server()
+    server.stop()
+    waiting = Tool(server.target, "b").start("activate")
+    assert "; trying on for " in waiting.stderr.readline()
+    server.start()
+    out, err = waiting.communicate(timeout=40 * PATIENCE)
+    assert waiting.returncode == 0 and "queue-1" in out, err
+
+
+def test_a_server_that_says_nothing_is_told_with_how_long_it_was_waited_for(tool):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert tool("queue", "list", "--timeout", "300ms", "--server", server, expect=UNAVAILABLE).err == \
+            f"ringback: {server} did not answer within 300ms; --timeout says how long to wait\n"
+
+
+@pytest.mark.parametrize("line,words", [
+    ("callback set q --header X-A:b --no-headers", "--header and --no-headers exclude each other"),
+    ("callback set q --secret whsec_YQ== --no-secrets", "--secret and --no-secrets exclude each other"),
+    ("callback set q --store-response --no-store-response", "--store-response and --no-store-response exclude each other"),
+    ("callback set q --allow 10.0.0.0/8 --no-allow", "--allow and --no-allow exclude each other"),
+    ("listen --drop --status 500", "--drop and --status exclude each other"),
+    ("job retry -q q --failed --state cancel", "--failed and --state exclude each other"),
+    ("job retry j1 --failed", "give ids of jobs, or --queue and what else selects them"),
+    ("job list queue-1 -q other", 'the operand "queue-1" and --queue exclude each other'),
+    ("job submit -q q -t T --content-type text/plain", "--content-type is given without --data"),
+    ("job submit -q q -t T --wait-timeout 1s", "--wait-timeout is given without --wait"),
+    ("job submit -q q -t T --request-id=", "--request-id is empty: give one, or leave it out for a random one"),
+    ("job watch -q q --wait-timeout 1s", "--wait-timeout goes with ids only"),
+    ("job watch j1 --cursor c", "--cursor goes without ids only"),
+    ("job priority j1", "missing: PRIORITY"),
+    ("listen --address foo", '--address: "foo" is no IPv4 address'),
+    ("callback set q --header X-A", '--header: "X-A" is not NAME:VALUE'),
+    ("callback set q" + " --header X:b" * 20 + " --header Y:c", '--header: "Y:c" is one too many: at most 20'),
+    ("queue create r --feature sound", '--feature: "sound" is none of media, speech, document'),
+])
+def test_what_could_have_no_effect_or_makes_no_sense_is_wrong_usage_that_names_it(tool, line, words):
+    assert tool(*line.split(), expect=USAGE).err == f"ringback: {words}\n"
+
+
+def test_a_worker_s_wrong_queue_is_told_once(tool, q):
+    told = tool("worker", "-q", f"{q},buckets/another/queues/q", "-e", "true", expect=USAGE).err
+    assert len(told.splitlines()) == 1 and "bucket" in told, told
 
 
 def test_errors_are_json_where_results_are(tool, q):

@@ -277,6 +277,13 @@ class Worker:
         return status
 
 
+def end_all(workers):
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
 @pytest.fixture
 def work(server, api):
     started = []
@@ -286,10 +293,7 @@ def work(server, api):
         return started[-1]
 
     yield start
-    for worker in started:
-        if worker.process.poll() is None:
-            worker.process.kill()
-            worker.process.wait()
+    end_all(started)
 
 
 def pending(pid, number):
@@ -483,6 +487,63 @@ def test_a_worker_waits_for_a_server_that_comes_back(start_server, stubs):
         if worker.process.poll() is None:
             worker.process.kill()
             worker.process.wait()
+
+
+@pytest.fixture
+def lonely(start_server):
+    """Starts a worker with a job whose server has died."""
+    started = []
+
+    def start(command, *options):
+        server = start_server()
+        queue = server.api.make_queue("b")
+        worker = Worker(server, queue, command, *options)
+        started.append(worker)
+        server.api.submit(queue)
+        worker.wait("leased")
+        time.sleep(0.3)
+        server.kill()
+        return worker
+
+    yield start
+    end_all(started)
+
+
+def test_a_worker_whose_result_nobody_takes_can_be_ended(lonely, tmp_path):
+    worker = lonely(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done", "--lease", "7s")
+    (tmp_path / "go").touch()
+    worker.wait("refused", seconds=60)
+    worker.process.terminate()
+    assert worker.end() == 0, worker.errors
+
+
+def test_a_draining_worker_ends_when_its_result_is_lost(lonely, tmp_path):
+    worker = lonely(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done", "--lease", "7s")
+    worker.process.terminate()
+    (tmp_path / "go").touch()
+    assert worker.end(60) == 0 and worker.of("refused"), worker.errors
+
+
+def test_the_third_signal_ends_a_worker_whatever_it_waits_for(lonely, tmp_path):
+    worker = lonely(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done", "--lease", "3600s")
+    (tmp_path / "go").touch()  # the result would be told for an hour
+    time.sleep(1)
+    for _ in range(2):
+        worker.process.terminate()
+        eventually(lambda: not pending(worker.process.pid, signal.SIGTERM), what="it is taken")
+        time.sleep(1)
+    assert worker.process.poll() is None
+    worker.process.terminate()
+    assert worker.end(15) == 0 and worker.of("refused"), (worker.events, worker.errors)
+
+
+def test_the_third_signal_ends_a_command_that_heeds_none_too(lonely):
+    worker = lonely("trap '' TERM; while :; do sleep 1; done", "--grace", "1h", "--lease", "3600s")
+    for _ in range(3):
+        worker.process.terminate()
+        eventually(lambda: worker.process.poll() is not None or not pending(worker.process.pid, signal.SIGTERM), what="it is taken")
+        time.sleep(1)
+    assert worker.end(15) == 0 and worker.of("released"), (worker.events, worker.errors)
 
 
 def test_a_killed_worker_s_job_comes_back_at_once_and_uncounted(api, queue, work):

@@ -75,8 +75,10 @@ static void what_is_wrong_is_said(void **state) {
       {"job submit --priority 256", "--priority: 256 is not between 0 and 255"},
       {"job submit --priority x", "--priority: \"x\" is not a whole number"},
       {"job submit --delay soon", "--delay: \"soon\" is not a duration such as 500ms, 5s, 2m, 1h or 3d"},
-      {"job list q --state lost", "--state: \"lost\" is none of submitted running success failed pause cancel"},
+      {"job list q --state lost", "--state: \"lost\" is none of submitted, running, success, failed, pause, cancel"},
       {"queue show", "missing: QUEUE"},
+      {"job priority", "missing: ID PRIORITY"},
+      {"job priority j1", "missing: PRIORITY"},
       {"queue show a b", "\"b\" is one operand too many"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
