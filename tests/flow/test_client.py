@@ -158,3 +158,11 @@ def test_a_timeout_is_for_the_call_with_its_repetitions(failing):
     begun = time.monotonic()
     run(server, "job", "submit", "-q", "q", "-t", "T", "--timeout", "7s", expect=4)
     assert time.monotonic() - begun < 25 * SLOW and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("later,shown", [(600, True), (-600, False)])
+def test_a_breaker_is_open_only_until_its_time(failing, later, shown):
+    def response(messages):
+        return messages.GetCallbackRuleResponse(rule=dict(queue="buckets/b/queues/q", breaker_open_until=dict(seconds=int(time.time()) + later)))
+    server = failing("callback", "CallbackService", "GetCallbackRule", response, [])
+    assert ("Breaker" in run(server, "callback", "show", "q").stdout) == shown
