@@ -10,6 +10,8 @@ LIMIT_MS = 5
 SLOWER_THAN_US = 100  # what Redis notes; a slice of anything takes longer
 SETTLE_S = 300
 BATCH = 250
+PARTITIONS = 64
+SPIN_S = 10
 
 
 class Stock:
@@ -45,9 +47,11 @@ class Stock:
         """Until no timer is due and nothing is in the trash."""
         client = self.server.redis_client
 
+        def is_busy(prefix):
+            return client.zcount(prefix + "timers", "-inf", time.time() * 1000) or client.exists(prefix + "trash")
+
         def is_done():
-            return not any(client.zcount(key, "-inf", time.time() * 1000) for key in client.scan_iter("{p*}timers", count=1000)) and not list(
-                client.scan_iter("{p*}trash*", count=1000))
+            return not any(is_busy(f"{{p{partition:02}}}") for partition in range(PARTITIONS))
         self.harness.eventually(is_done, SETTLE_S, every=0.2, what="the sweep has caught up")
 
     def close(self):
@@ -104,11 +108,20 @@ def past_deliveries(stock, count, at):
 KINDS = (leases_run_out, jobs_expire, delays_end, retention, purge, deletion, rule_deletion, past_deliveries)
 
 
+def longest_pause_ms():
+    """What this machine takes from a program that does nothing but look at the clock: no slice can be sure to be shorter."""
+    longest, last, end = 0, time.monotonic(), time.monotonic() + SPIN_S
+    while last < end:
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    return longest * 1000
+
+
 def sweep_longest_ms(context):
     """Milliseconds that the longest slice of upkeep holds Redis, with 200,000 of each kind to do and with all kinds at once"""
     import services
     count, span = context.pick((200_000, 25), (20_000, 3))
-    longest, figures = 0, []
+    longest, figures, all_slices, pause = 0, [], [], longest_pause_ms()
     with services.ringback(context.directory("s"), appendfsync="everysec") as server, contextlib.closing(Stock(server)) as stock:
         client = server.redis_client
         client.config_set("slowlog-max-len", 1_000_000)
@@ -124,9 +137,12 @@ def sweep_longest_ms(context):
             slices = [entry["duration"] / 1000 for entry in client.slowlog_get(1_000_000) if entry["command"].startswith(b"FCALL sweep_")]
             assert len(slices) * 250 >= each, f"{len(slices)} slices cannot have done {each:,}"
             longest = max(longest, max(slices))
+            all_slices += slices
             name = kinds[0].__name__.replace("_", " ") if len(kinds) == 1 else "all at once"
             figures.append(f"{name} {max(slices):.1f} and {frame.percentile(slices, 99):.1f}")
-    context.note(f"`sweep-longest-ms`: the longest and the 99th percentile of the slices in ms, by Redis's own slow log, {count:,} of each: " + ", ".join(figures) + ".")
+    context.note(f"`sweep-longest-ms`: the longest and the 99th percentile of the slices in ms, by Redis's own slow log, {count:,} of each: " + ", ".join(figures) +
+                 f"; {sum(slice > LIMIT_MS for slice in all_slices)} of {len(all_slices):,} took longer than {LIMIT_MS} ms. A loop that only looked at "
+                 f"the clock, before all this, was held up for {pause:.1f} ms at most in {SPIN_S} s.")
     return dict(ours=longest, other=LIMIT_MS, other_name="what is wanted at most", ratio=longest / LIMIT_MS, unit="ms", rounds=1, better="less",
                 target=("ours", "<=", LIMIT_MS))
 
