@@ -3,8 +3,8 @@
 
 do -- as in 30_jobs.lua
 
--- Of time's items or of trash that one sweep takes. Most are an ended job, about 20 us; a slice has room to spare below 5 ms for what comes on top:
--- a turn of Lua's collector (2 ms), copies of pages after a fork (4 ms).
+-- Of time's items or of trash that one sweep takes. Most are an ended job, about 20 us; so a slice has room to spare below 5 ms for a turn of Lua's
+-- collector and for the pages that are copied while a fork rewrites the append-only file.
 local SWEEP_SLICE = 40
 local ABANDONED_MAX = 5         -- claims in a row that ran out under one delivery
 
